@@ -1,0 +1,97 @@
+//! Every bound and size, each with its reason. A value that comes from a peer may only tighten one of these.
+
+/// Bytes of a frame on the wire, header left out. Bounds what one length field can make the other end allocate.
+pub const FRAME_BYTES_MAX: usize = 1 << 20;
+
+/// Bytes of one digest segment of a file. Aligned segments let lanes, resumption and deltas share the work; half a
+/// frame, so that a whole segment always fits one frame, and small enough to stay in a core's second-level cache
+/// between digest, cipher and write.
+pub const SEGMENT_BYTES: u64 = 512 << 10;
+
+/// Files up to this size travel whole inside a frame shared with others. Equal to a segment: one digest, one frame.
+pub const SMALL_FILE_BYTES_MAX: u64 = SEGMENT_BYTES;
+
+/// A data frame is sent when it holds this much, so that many small files share one write and one wake-up.
+pub const DATA_FRAME_FILL_BYTES: usize = 256 << 10;
+
+/// Bytes of one path component. `NAME_MAX` of every file system Linux has; longer names cannot be created here.
+pub const NAME_BYTES_MAX: usize = 255;
+
+/// Bytes of a relative path on the wire. Eight times `PATH_MAX`: deeper trees exist and are reached by descriptor.
+pub const PATH_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of a symbolic link's target: `PATH_MAX`, which the kernel enforces.
+pub const LINK_TARGET_BYTES_MAX: usize = 4096;
+
+/// Depth of directories below a root. Keeps stacks, handles and recursive deletion bounded against a hostile peer.
+pub const DIRECTORY_DEPTH_MAX: usize = 4096;
+
+/// Entries of one piece of a listing. One step of work: large enough to amortise a wake-up, small enough to spread a
+/// crowded directory over all threads.
+pub const LISTING_PIECE_ENTRIES_MAX: usize = 1024;
+
+/// Entries that may be listed and not yet released by the receiver. Bounds both sides' memory whatever the tree
+/// holds: about 200 bytes an entry.
+pub const LISTED_ENTRIES_OUTSTANDING_MAX: u64 = 64 << 10;
+
+/// Wants that may be outstanding. The sender's queue has room for all of them, so its reader never blocks: that is
+/// what keeps the two pipes from waiting for each other.
+pub const WANTS_OUTSTANDING_MAX: usize = 16 << 10;
+
+/// Bytes of file content that outstanding wants may add up to before the receiver waits; one want larger than this
+/// may be outstanding alone.
+pub const WANTED_BYTES_OUTSTANDING_MAX: u64 = 256 << 20;
+
+/// Extended attributes of one file: names and values together. `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` are 64 KiB each.
+pub const XATTRS_BYTES_MAX: usize = 256 << 10;
+
+/// Extended attributes of one file, by number.
+pub const XATTRS_COUNT_MAX: usize = 1024;
+
+/// Entries of one POSIX access control list: the kernel's value limit of 64 KiB divided by 8 bytes an entry.
+pub const ACL_ENTRIES_MAX: usize = 8192;
+
+/// Bytes of the session's options on the wire, filter rules included.
+pub const SESSION_SETUP_BYTES_MAX: usize = FRAME_BYTES_MAX;
+
+/// Filter rules in one set, merge files included.
+pub const FILTER_RULES_MAX: usize = 100_000;
+
+/// Bytes of one filter merge file or `--exclude-from` file.
+pub const FILTER_FILE_BYTES_MAX: u64 = 16 << 20;
+
+/// Bytes of a `--files-from` list. Its tree is held in memory.
+pub const FILES_FROM_BYTES_MAX: u64 = 1 << 30;
+
+/// Times a file that changes while it is read is read again before it is reported as changed.
+pub const CHANGED_FILE_READS_MAX: u32 = 4;
+
+/// A source file whose mtime is younger than this at the start of a read is left to age first: within one tick of the
+/// kernel's coarse clock (10 ms at HZ=100) a later write would not move the mtime.
+pub const RACY_MTIME_NS: i64 = 20_000_000;
+
+/// Milliseconds between heartbeats on the control lane, whatever else is going on.
+pub const HEARTBEAT_INTERVAL_MS: u64 = 2_000;
+
+/// Milliseconds during which a busy destination lock is tried again: a dying session's far end needs that long.
+pub const LOCK_RETRY_MS: u64 = 1_000;
+
+/// Milliseconds within which a stop by signal finishes or drops what is staged.
+pub const STOP_GRACE_MS: u64 = 5_000;
+
+/// Bytes of one read or write of file content outside the wire.
+pub const COPY_CHUNK_BYTES: usize = 1 << 20;
+
+/// Smallest and largest block of a delta, in bytes: below, signatures outgrow their use; above, the weak sum degenerates.
+pub const DELTA_BLOCK_BYTES_MIN: u32 = 4 << 10;
+/// See [`DELTA_BLOCK_BYTES_MIN`].
+pub const DELTA_BLOCK_BYTES_MAX: u32 = 32 << 10;
+
+/// Worker threads of one side at most: more only contend for the same disks.
+pub const WORKERS_MAX: usize = 16;
+
+/// Problems that are kept one by one for the end's report; further ones are counted.
+pub const PROBLEMS_KEPT_MAX: usize = 10_000;
+
+/// Bytes of a text (problem, notice) from a peer.
+pub const TEXT_BYTES_MAX: usize = 64 << 10;

@@ -1,0 +1,209 @@
+//! Content digests: BLAKE3 over aligned segments, then over the segments' digests.
+//!
+//! A file's digest is the BLAKE3 hash of the concatenated 32-byte digests of its aligned segments of
+//! [`limits::SEGMENT_BYTES`], the last one short, followed by the file's length as 8 bytes, little-endian. The digest
+//! of a full segment of zeros is the constant 32 zero bytes, so that a hole costs nothing on either side. Segments are
+//! hashed in any order and on any thread.
+
+use std::fmt;
+
+use crate::limits;
+
+/// A BLAKE3 digest.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Digest(pub [u8; 32]);
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.0 {
+            write!(f, "{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// The constant that stands for the digest of a full segment of zeros.
+pub const ZERO_SEGMENT_DIGEST_BYTES: [u8; 32] = [0; 32];
+
+/// The digest of one segment: BLAKE3, or the zero constant for a full segment of zeros.
+pub fn segment_digest(bytes: &[u8]) -> Digest {
+    if bytes.len() as u64 == limits::SEGMENT_BYTES && is_all_zero(bytes) {
+        return Digest(ZERO_SEGMENT_DIGEST_BYTES);
+    }
+    Digest(*blake3::hash(bytes).as_bytes())
+}
+
+/// Whether all bytes are zero. Ends at the first that is not: dense data costs one comparison.
+fn is_all_zero(bytes: &[u8]) -> bool {
+    bytes.chunks(4096).all(|chunk| chunk.iter().fold(0, |acc, &byte| acc | byte) == 0)
+}
+
+/// The digests of a file's segments, filled in any order.
+#[derive(Debug, Clone)]
+pub struct SegmentDigests {
+    length: u64,
+    digests: Vec<Option<Digest>>,
+    missing: usize,
+}
+
+impl SegmentDigests {
+    /// For a file of `length` bytes.
+    pub fn new(length: u64) -> SegmentDigests {
+        let count = length.div_ceil(limits::SEGMENT_BYTES) as usize;
+        SegmentDigests { length, digests: vec![None; count], missing: count }
+    }
+
+    /// Number of segments.
+    pub fn count(&self) -> usize {
+        self.digests.len()
+    }
+
+    /// Sets segment `index`; false when there is no such segment or it was set before.
+    pub fn set(&mut self, index: usize, digest: Digest) -> bool {
+        match self.digests.get_mut(index) {
+            Some(slot @ None) => {
+                *slot = Some(digest);
+                self.missing -= 1;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Digest of segment `index`, when set.
+    pub fn get(&self, index: usize) -> Option<Digest> {
+        self.digests.get(index).copied().flatten()
+    }
+
+    /// Segments that are not set yet.
+    pub fn missing(&self) -> usize {
+        self.missing
+    }
+
+    /// The file's digest; `None` while segments are missing.
+    pub fn finish(&self) -> Option<Digest> {
+        if self.missing > 0 {
+            return None;
+        }
+        let mut hasher = blake3::Hasher::new();
+        for digest in self.digests.iter().flatten() {
+            hasher.update(&digest.0);
+        }
+        hasher.update(&self.length.to_le_bytes());
+        Some(Digest(*hasher.finalize().as_bytes()))
+    }
+}
+
+/// A file's digest, taken from its bytes in order.
+#[derive(Debug, Default)]
+pub struct ContentHasher {
+    outer: blake3::Hasher,
+    pending: Vec<u8>,
+    length: u64,
+}
+
+impl ContentHasher {
+    /// Nothing hashed yet.
+    pub fn new() -> ContentHasher {
+        ContentHasher::default()
+    }
+
+    /// Adds the next bytes.
+    pub fn update(&mut self, mut bytes: &[u8]) {
+        self.length += bytes.len() as u64;
+        let segment_bytes = limits::SEGMENT_BYTES as usize;
+        while !bytes.is_empty() {
+            if self.pending.is_empty() && bytes.len() >= segment_bytes {
+                let (segment, rest) = bytes.split_at(segment_bytes);
+                self.outer.update(&segment_digest(segment).0);
+                bytes = rest;
+                continue;
+            }
+            let take = (segment_bytes - self.pending.len()).min(bytes.len());
+            self.pending.extend_from_slice(&bytes[..take]);
+            bytes = &bytes[take..];
+            if self.pending.len() == segment_bytes {
+                self.outer.update(&segment_digest(&self.pending).0);
+                self.pending.clear();
+            }
+        }
+    }
+
+    /// The digest of all bytes added.
+    pub fn finish(mut self) -> Digest {
+        if !self.pending.is_empty() {
+            self.outer.update(&segment_digest(&self.pending).0);
+        }
+        self.outer.update(&self.length.to_le_bytes());
+        Digest(*self.outer.finalize().as_bytes())
+    }
+
+    /// The digest of a file that is held whole in memory.
+    pub fn digest(bytes: &[u8]) -> Digest {
+        let mut hasher = ContentHasher::new();
+        hasher.update(bytes);
+        hasher.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn by_segments(bytes: &[u8]) -> Digest {
+        let mut digests = SegmentDigests::new(bytes.len() as u64);
+        let segments: Vec<_> = bytes.chunks(limits::SEGMENT_BYTES as usize).enumerate().collect();
+        for (index, segment) in segments.into_iter().rev() {
+            assert!(digests.set(index, segment_digest(segment)));
+            assert!(!digests.set(index, segment_digest(segment)));
+        }
+        digests.finish().unwrap()
+    }
+
+    #[test]
+    fn any_order_and_any_pieces_give_the_same_digest() {
+        let segment = limits::SEGMENT_BYTES as usize;
+        for length in [0, 1, segment - 1, segment, segment + 1, 3 * segment + 5] {
+            let bytes: Vec<u8> = (0..length).map(|index| (index * 7 % 251) as u8).collect();
+            let whole = ContentHasher::digest(&bytes);
+            assert_eq!(by_segments(&bytes), whole, "{length}");
+            let mut pieces = ContentHasher::new();
+            for piece in bytes.chunks(100_003) {
+                pieces.update(piece);
+            }
+            assert_eq!(pieces.finish(), whole, "{length}");
+        }
+    }
+
+    #[test]
+    fn length_tells_zeros_apart() {
+        let segment = limits::SEGMENT_BYTES as usize;
+        assert_eq!(segment_digest(&vec![0; segment]).0, ZERO_SEGMENT_DIGEST_BYTES);
+        assert_ne!(segment_digest(&vec![0; segment - 1]).0, ZERO_SEGMENT_DIGEST_BYTES);
+        assert_ne!(ContentHasher::digest(&vec![0; segment]), ContentHasher::digest(&vec![0; 2 * segment]));
+    }
+
+    #[test]
+    fn incomplete_digests_do_not_finish() {
+        let mut digests = SegmentDigests::new(limits::SEGMENT_BYTES + 1);
+        assert!(digests.set(1, Digest([1; 32])));
+        assert_eq!(digests.missing(), 1);
+        assert_eq!(digests.finish(), None);
+        assert!(!digests.set(2, Digest([1; 32])));
+    }
+
+    #[test]
+    fn the_format_is_frozen() {
+        assert_eq!(ContentHasher::digest(b"").to_string(), blake3::hash(&[0; 8]).to_hex().to_string());
+        let inner = blake3::hash(b"abc");
+        let mut outer = inner.as_bytes().to_vec();
+        outer.extend_from_slice(&3u64.to_le_bytes());
+        assert_eq!(ContentHasher::digest(b"abc").to_string(), blake3::hash(&outer).to_hex().to_string());
+    }
+}
