@@ -38,9 +38,11 @@ pub const LISTED_ENTRIES_OUTSTANDING_MAX: u64 = 64 << 10;
 /// what keeps the two pipes from waiting for each other.
 pub const WANTS_OUTSTANDING_MAX: usize = 16 << 10;
 
-/// Bytes of file content that outstanding wants may add up to before the receiver waits; one want larger than this
-/// may be outstanding alone.
+/// Bytes of file content that outstanding wants may add up to before the receiver waits.
 pub const WANTED_BYTES_OUTSTANDING_MAX: u64 = 256 << 20;
+
+/// Wants that may be outstanding whatever their length: the next large file begins without a pause after the last.
+pub const LARGE_WANTS_OUTSTANDING_MIN: usize = 4;
 
 /// Extended attributes of one file: names and values together. `XATTR_SIZE_MAX` and `XATTR_LIST_MAX` are 64 KiB each.
 pub const XATTRS_BYTES_MAX: usize = 256 << 10;
@@ -56,6 +58,18 @@ pub const SESSION_SETUP_BYTES_MAX: usize = FRAME_BYTES_MAX;
 
 /// Filter rules in one set, merge files included.
 pub const FILTER_RULES_MAX: usize = 100_000;
+
+/// Pairs of one user or group map: each id that appears is compared with all of them once.
+pub const ID_MAP_PAIRS_MAX: usize = 10_000;
+
+/// Bytes of one filter pattern or merge file name: `PATH_MAX`, since nothing longer can name a file.
+pub const FILTER_PATTERN_BYTES_MAX: usize = 4096;
+
+/// Per-directory merge rules that may be in force in one directory: each is one look for a file in every directory.
+pub const FILTER_DIR_MERGES_MAX: usize = 32;
+
+/// Depth to which merge files may merge others. Ends a file that merges itself.
+pub const FILTER_MERGE_DEPTH_MAX: usize = 32;
 
 /// Bytes of one filter merge file or `--exclude-from` file.
 pub const FILTER_FILE_BYTES_MAX: u64 = 16 << 20;
@@ -95,3 +109,62 @@ pub const PROBLEMS_KEPT_MAX: usize = 10_000;
 
 /// Bytes of a text (problem, notice) from a peer.
 pub const TEXT_BYTES_MAX: usize = 64 << 10;
+
+/// Milliseconds between looks at a stop flag while a thread waits for a link or for the throttle: a signal is felt at
+/// once by people, and an idle thread wakes five times a second.
+pub const STOP_POLL_MS: u64 = 200;
+
+/// Milliseconds' worth of bytes that the throttle lets pass at once: smooth for others on the link, and still large
+/// writes at any rate that matters.
+pub const THROTTLE_BURST_MS: u64 = 100;
+
+/// Bytes asked for as the buffer of a pipe to a child: what Linux allows without privilege by default
+/// (`/proc/sys/fs/pipe-max-size`), so that a frame passes in one write.
+pub const PIPE_BUFFER_BYTES: usize = 1 << 20;
+
+/// Bytes read ahead on a link, so that headers cost no system call of their own; larger reads bypass the buffer.
+pub const LINK_READ_AHEAD_BYTES: usize = 64 << 10;
+
+/// Bytes shown of what a remote shell printed in place of our greeting: one line of a terminal or two.
+pub const UNEXPECTED_OUTPUT_BYTES_MAX: usize = 200;
+
+/// Milliseconds given to a remote shell to end, once its link is broken, before it is killed.
+pub const SHELL_EXIT_GRACE_MS: u64 = 2_000;
+
+/// Bytes of the basis that one signature message covers. Large enough that its 5 KiB amortise a frame, small enough
+/// that hashing one is a short step of work and that signatures run only little ahead of the segments.
+pub const DELTA_WINDOW_BYTES: u64 = 4 << 20;
+
+/// Windows of one file's basis that the sender holds at once: 256 MiB of the basis, some 320 KiB of signatures.
+pub const DELTA_WINDOWS_HELD_MAX: usize = 64;
+
+/// Windows of one file's basis that the receiver may describe ahead of the segment being answered: half of those held,
+/// so that the search reaches as far forwards as back.
+pub const DELTA_WINDOWS_AHEAD_MAX: usize = DELTA_WINDOWS_HELD_MAX / 2;
+
+/// Files longer than this get the largest blocks: their signatures would outgrow what finer blocks save.
+pub const DELTA_LARGE_FILE_BYTES: u64 = 256 << 30;
+
+/// Bytes of the basis on either side of a segment's own place (and of the last found shift) in which the rolling search
+/// looks. Its cost per byte grows with the index, and so does that of making the index.
+pub const DELTA_SEARCH_RADIUS_BYTES: u64 = 8 << 20;
+
+/// Bytes that the rolling search takes in one call: what it does beyond the first match is partly lost.
+pub const DELTA_SEARCH_PIECE_BYTES: usize = 256 << 10;
+
+/// Weak sums of one segment that may match without the digest, before its search ends. Each costs two hashes of a
+/// block and another look at the places it hid; honest data has next to none.
+pub const DELTA_FALSE_MATCHES_MAX: u32 = 16;
+
+/// Bytes searched in vain, in a row, after which a file is searched only now and then.
+pub const DELTA_FRUITLESS_BYTES_MAX: u64 = 4 << 20;
+
+/// Of a file that is searched now and then, one segment in so many.
+pub const DELTA_PROBE_INTERVAL: u64 = 16;
+
+/// Instructions of one segment. Honest ones need two for each of at most 128 blocks, and a few at seams; what would
+/// need more is sent as one literal. Bounds what a short message can make the receiver allocate.
+pub const DELTA_INSTRUCTIONS_MAX: usize = 1024;
+
+/// Milliseconds within which a client that started a far end has to say what it wants.
+pub const SETUP_TIMEOUT_MS: u64 = 60_000;

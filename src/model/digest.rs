@@ -5,6 +5,7 @@
 //! of a full segment of zeros is the constant 32 zero bytes, so that a hole costs nothing on either side. Segments are
 //! hashed in any order and on any thread.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::limits;
@@ -44,57 +45,55 @@ fn is_all_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|chunk| chunk.iter().fold(0, |acc, &byte| acc | byte) == 0)
 }
 
-/// The digests of a file's segments, filled in any order.
+/// The digests of a file's segments, filled in any order. Those that come in order cost no memory.
 #[derive(Debug, Clone)]
 pub struct SegmentDigests {
     length: u64,
-    digests: Vec<Option<Digest>>,
-    missing: usize,
+    hasher: blake3::Hasher,
+    next: u64,
+    early: BTreeMap<u64, Digest>,
 }
 
 impl SegmentDigests {
     /// For a file of `length` bytes.
     pub fn new(length: u64) -> SegmentDigests {
-        let count = length.div_ceil(limits::SEGMENT_BYTES) as usize;
-        SegmentDigests { length, digests: vec![None; count], missing: count }
+        SegmentDigests { length, hasher: blake3::Hasher::new(), next: 0, early: BTreeMap::new() }
     }
 
     /// Number of segments.
-    pub fn count(&self) -> usize {
-        self.digests.len()
+    pub fn count(&self) -> u64 {
+        self.length.div_ceil(limits::SEGMENT_BYTES)
     }
 
     /// Sets segment `index`; false when there is no such segment or it was set before.
-    pub fn set(&mut self, index: usize, digest: Digest) -> bool {
-        match self.digests.get_mut(index) {
-            Some(slot @ None) => {
-                *slot = Some(digest);
-                self.missing -= 1;
-                true
-            }
-            _ => false,
+    pub fn set(&mut self, index: u64, digest: Digest) -> bool {
+        if index >= self.count() || index < self.next || self.early.contains_key(&index) {
+            return false;
         }
+        if index > self.next {
+            self.early.insert(index, digest);
+            return true;
+        }
+        self.hasher.update(&digest.0);
+        self.next += 1;
+        while let Some(digest) = self.early.remove(&self.next) {
+            self.hasher.update(&digest.0);
+            self.next += 1;
+        }
+        true
     }
 
-    /// Digest of segment `index`, when set.
-    pub fn get(&self, index: usize) -> Option<Digest> {
-        self.digests.get(index).copied().flatten()
-    }
-
-    /// Segments that are not set yet.
-    pub fn missing(&self) -> usize {
-        self.missing
+    /// Segments that came before one that is still missing.
+    pub fn early(&self) -> usize {
+        self.early.len()
     }
 
     /// The file's digest; `None` while segments are missing.
     pub fn finish(&self) -> Option<Digest> {
-        if self.missing > 0 {
+        if self.next < self.count() {
             return None;
         }
-        let mut hasher = blake3::Hasher::new();
-        for digest in self.digests.iter().flatten() {
-            hasher.update(&digest.0);
-        }
+        let mut hasher = self.hasher.clone();
         hasher.update(&self.length.to_le_bytes());
         Some(Digest(*hasher.finalize().as_bytes()))
     }
@@ -160,8 +159,8 @@ mod tests {
         let mut digests = SegmentDigests::new(bytes.len() as u64);
         let segments: Vec<_> = bytes.chunks(limits::SEGMENT_BYTES as usize).enumerate().collect();
         for (index, segment) in segments.into_iter().rev() {
-            assert!(digests.set(index, segment_digest(segment)));
-            assert!(!digests.set(index, segment_digest(segment)));
+            assert!(digests.set(index as u64, segment_digest(segment)));
+            assert!(!digests.set(index as u64, segment_digest(segment)));
         }
         digests.finish().unwrap()
     }
@@ -193,7 +192,7 @@ mod tests {
     fn incomplete_digests_do_not_finish() {
         let mut digests = SegmentDigests::new(limits::SEGMENT_BYTES + 1);
         assert!(digests.set(1, Digest([1; 32])));
-        assert_eq!(digests.missing(), 1);
+        assert_eq!(digests.early(), 1);
         assert_eq!(digests.finish(), None);
         assert!(!digests.set(2, Digest([1; 32])));
     }

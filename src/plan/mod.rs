@@ -3,5 +3,9 @@
 pub mod chmod;
 pub mod compare;
 pub mod filter;
+pub mod gate;
+pub mod glob;
 pub mod idmap;
+pub mod mode;
 pub mod options;
+pub mod size;
