@@ -1,0 +1,355 @@
+//! Who may send what when: the sender's and the receiver's books of a session, without IO or threads.
+//!
+//! Two rules keep both directions moving. The sender lists only against credit, so the receiver's queue of listings
+//! always has room; the receiver never has more than a bounded number of wants outstanding, so the sender's queue of
+//! wants always has room. Hence neither side's reader ever waits for its own writer.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{DataRecord, FileKey, Want, WantMode};
+use crate::limits;
+use crate::model::{DirId, Kind, Name, Piece, PieceId, piece_cost};
+
+/// A peer that does not keep to the protocol.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlowError {
+    /// A number that was not given out, or is settled already.
+    #[error("the far side speaks of {what} {number}, which is not open")]
+    NotOpen {
+        /// Kind of thing.
+        what: &'static str,
+        /// Its number.
+        number: u64,
+    },
+    /// A number that is in use.
+    #[error("the far side opens {what} {number} twice")]
+    Twice {
+        /// Kind of thing.
+        what: &'static str,
+        /// Its number.
+        number: u64,
+    },
+    /// More than was allowed.
+    #[error("the far side sends more {what} than was allowed")]
+    Excess {
+        /// Kind of thing.
+        what: &'static str,
+    },
+    /// A message that does not fit what came before.
+    #[error("unexpected {what} from the far side")]
+    Unexpected {
+        /// The message.
+        what: &'static str,
+    },
+}
+
+/// What may be outstanding: the same numbers on both sides, fixed by the protocol.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct FlowLimits {
+    /// Cost of the pieces that are listed and not released.
+    pub(super) entries: u64,
+    /// Wants without an answer.
+    pub(super) wants: usize,
+    /// Wants that may be open whatever their length.
+    pub(super) large_wants: usize,
+    /// Bytes that wants beyond these may add up to.
+    pub(super) wanted_bytes: u64,
+}
+
+impl FlowLimits {
+    const PROTOCOL: FlowLimits = FlowLimits {
+        entries: limits::LISTED_ENTRIES_OUTSTANDING_MAX,
+        wants: limits::WANTS_OUTSTANDING_MAX,
+        large_wants: limits::LARGE_WANTS_OUTSTANDING_MIN,
+        wanted_bytes: limits::WANTED_BYTES_OUTSTANDING_MAX,
+    };
+}
+
+/// What the sender keeps of a piece until it is released.
+#[derive(Debug)]
+struct SentPiece {
+    files: Vec<bool>,
+    wanted: Vec<bool>,
+    cost: u64,
+}
+
+/// The sender's book.
+#[derive(Debug)]
+pub struct SenderFlow {
+    limits: FlowLimits,
+    credit: u64,
+    pieces: HashMap<PieceId, SentPiece>,
+    next_piece: u64,
+    next_dir: u64,
+    outstanding_wants: usize,
+    ended: bool,
+}
+
+impl Default for SenderFlow {
+    fn default() -> SenderFlow {
+        SenderFlow::new()
+    }
+}
+
+impl SenderFlow {
+    /// At the start of a session, with the initial credit.
+    pub fn new() -> SenderFlow {
+        SenderFlow::within(FlowLimits::PROTOCOL)
+    }
+
+    pub(super) fn within(limits: FlowLimits) -> SenderFlow {
+        SenderFlow {
+            limits,
+            credit: limits.entries,
+            pieces: HashMap::new(),
+            next_piece: 0,
+            next_dir: 1,
+            outstanding_wants: 0,
+            ended: false,
+        }
+    }
+
+    /// Takes credit for a piece of `entries`; false when the piece has to wait.
+    pub fn reserve(&mut self, entries: usize) -> bool {
+        let cost = piece_cost(entries);
+        if self.credit < cost {
+            return false;
+        }
+        self.credit -= cost;
+        true
+    }
+
+    /// Numbers a piece for which credit was taken, and opens it.
+    pub fn open(&mut self, piece: &mut Piece) {
+        piece.id = PieceId(self.next_piece);
+        piece.first_child = DirId(self.next_dir);
+        self.next_piece += 1;
+        self.next_dir += piece.children();
+        let files = piece.entries.iter().map(|listed| listed.entry.metadata.kind == Kind::File).collect();
+        let wanted = vec![false; piece.entries.len()];
+        self.pieces.insert(piece.id, SentPiece { files, wanted, cost: piece_cost(piece.entries.len()) });
+    }
+
+    /// No more pieces will be opened.
+    pub fn end(&mut self) {
+        self.ended = true;
+    }
+
+    /// Checks the receiver's wants: an open piece, regular files of it, each once.
+    pub fn on_wants(&mut self, piece: PieceId, wants: &[Want]) -> Result<(), FlowError> {
+        let sent = self.pieces.get_mut(&piece).ok_or(FlowError::NotOpen { what: "piece", number: piece.0 })?;
+        for want in wants {
+            let index = usize::from(want.index);
+            if sent.files.get(index) != Some(&true) {
+                return Err(FlowError::NotOpen { what: "file", number: u64::from(want.index) });
+            }
+            if std::mem::replace(&mut sent.wanted[index], true) {
+                return Err(FlowError::Twice { what: "want", number: u64::from(want.index) });
+            }
+        }
+        self.outstanding_wants += wants.len();
+        if self.outstanding_wants > self.limits.wants {
+            return Err(FlowError::Excess { what: "wants" });
+        }
+        Ok(())
+    }
+
+    /// A want was answered to its end. The file may be wanted again: what arrived can have failed its digest.
+    pub fn answered(&mut self, key: FileKey) {
+        self.outstanding_wants = self.outstanding_wants.saturating_sub(1);
+        if let Some(wanted) =
+            self.pieces.get_mut(&key.piece).and_then(|sent| sent.wanted.get_mut(usize::from(key.index)))
+        {
+            *wanted = false;
+        }
+    }
+
+    /// The receiver settled a piece; its credit comes back with it.
+    pub fn on_release(&mut self, piece: PieceId) -> Result<(), FlowError> {
+        let sent = self.pieces.remove(&piece).ok_or(FlowError::NotOpen { what: "piece", number: piece.0 })?;
+        self.credit += sent.cost;
+        Ok(())
+    }
+
+    /// Whether everything that was listed is settled.
+    pub fn is_settled(&self) -> bool {
+        self.ended && self.pieces.is_empty()
+    }
+}
+
+/// A directory whose listing is not complete.
+#[derive(Debug)]
+struct OpenDir {
+    last_name: Option<Name>,
+    depth: usize,
+}
+
+/// Progress of one outstanding want.
+#[derive(Debug)]
+struct OpenWant {
+    bytes: u64,
+    digest_only: bool,
+    may_be_same: bool,
+    may_patch: bool,
+    begun: Option<u64>,
+}
+
+/// The receiver's book.
+#[derive(Debug)]
+pub struct ReceiverFlow {
+    limits: FlowLimits,
+    dirs: HashMap<DirId, OpenDir>,
+    pieces: BTreeMap<PieceId, u64>,
+    next_piece: u64,
+    next_dir: u64,
+    entries_outstanding: u64,
+    wants: HashMap<FileKey, OpenWant>,
+    wanted_bytes: u64,
+    ended: bool,
+}
+
+impl Default for ReceiverFlow {
+    fn default() -> ReceiverFlow {
+        ReceiverFlow::new()
+    }
+}
+
+impl ReceiverFlow {
+    /// At the start of a session: only the root may be listed.
+    pub fn new() -> ReceiverFlow {
+        ReceiverFlow::within(FlowLimits::PROTOCOL)
+    }
+
+    pub(super) fn within(limits: FlowLimits) -> ReceiverFlow {
+        ReceiverFlow {
+            limits,
+            dirs: HashMap::from([(DirId::ROOT, OpenDir { last_name: None, depth: 0 })]),
+            pieces: BTreeMap::new(),
+            next_piece: 0,
+            next_dir: 1,
+            entries_outstanding: 0,
+            wants: HashMap::new(),
+            wanted_bytes: 0,
+            ended: false,
+        }
+    }
+
+    /// Checks a piece: numbers in order, a directory that is open, names after those before, within the credit.
+    pub fn on_piece(&mut self, piece: &Piece) -> Result<(), FlowError> {
+        if self.ended || piece.id.0 != self.next_piece {
+            return Err(FlowError::NotOpen { what: "piece", number: piece.id.0 });
+        }
+        let dir = self.dirs.get_mut(&piece.dir).ok_or(FlowError::NotOpen { what: "directory", number: piece.dir.0 })?;
+        if dir.last_name != piece.after || !piece.is_sorted() {
+            return Err(FlowError::Unexpected { what: "order of names" });
+        }
+        if piece.children() > 0 && piece.first_child.0 != self.next_dir {
+            return Err(FlowError::Unexpected { what: "directory number" });
+        }
+        if piece.after.is_some() && !piece.merge_files.is_empty() {
+            return Err(FlowError::Unexpected { what: "merge files" });
+        }
+        if piece.entries.is_empty() && !piece.last {
+            return Err(FlowError::Unexpected { what: "empty piece" });
+        }
+        let depth = dir.depth + 1;
+        if depth > limits::DIRECTORY_DEPTH_MAX && piece.children() > 0 {
+            return Err(FlowError::Excess { what: "depth" });
+        }
+        if let Some(last) = piece.entries.last() {
+            dir.last_name = Some(last.entry.name.clone());
+        }
+        if piece.last {
+            self.dirs.remove(&piece.dir);
+        }
+        let cost = piece_cost(piece.entries.len());
+        self.entries_outstanding += cost;
+        if self.entries_outstanding > self.limits.entries {
+            return Err(FlowError::Excess { what: "listings" });
+        }
+        for _ in 0..piece.children() {
+            self.dirs.insert(DirId(self.next_dir), OpenDir { last_name: None, depth });
+            self.next_dir += 1;
+        }
+        self.pieces.insert(piece.id, cost);
+        self.next_piece += 1;
+        Ok(())
+    }
+
+    /// The listings ended: every directory that was announced must have been listed.
+    pub fn on_listing_end(&mut self) -> Result<(), FlowError> {
+        if self.ended || !self.dirs.is_empty() {
+            return Err(FlowError::Unexpected { what: "end of listings" });
+        }
+        self.ended = true;
+        Ok(())
+    }
+
+    /// A piece is settled here; the sender is told and has its credit back.
+    pub fn release(&mut self, piece: PieceId) {
+        if let Some(cost) = self.pieces.remove(&piece) {
+            self.entries_outstanding -= cost;
+        }
+    }
+
+    /// Whether a file of `bytes` may be wanted now. A few may be outstanding whatever their length.
+    pub fn may_want(&self, bytes: u64) -> bool {
+        // Half, so that what must be wanted at once (another name of a failed hard link, a repair) always may.
+        self.wants.len() < self.limits.wants / 2
+            && (self.wants.len() < self.limits.large_wants
+                || self.wanted_bytes.saturating_add(bytes) <= self.limits.wanted_bytes)
+    }
+
+    /// A file is wanted.
+    pub fn want(&mut self, key: FileKey, mode: &WantMode, bytes: u64) {
+        self.wanted_bytes = self.wanted_bytes.saturating_add(bytes);
+        let (digest_only, may_be_same, may_patch) = match mode {
+            WantMode::Whole => (false, false, false),
+            WantMode::IfDiffers(_) => (false, true, false),
+            WantMode::Digest => (true, false, false),
+            WantMode::Delta { digest, .. } => (false, digest.is_some(), true),
+        };
+        self.wants.insert(key, OpenWant { bytes, digest_only, may_be_same, may_patch, begun: None });
+    }
+
+    /// Checks a record against what was wanted; true when it settles its want.
+    pub fn on_record(&mut self, key: FileKey, record: &DataRecord<'_>) -> Result<bool, FlowError> {
+        let want = self.wants.get_mut(&key).ok_or(FlowError::NotOpen { what: "file", number: u64::from(key.index) })?;
+        let segments = |size: u64| size.div_ceil(limits::SEGMENT_BYTES);
+        let fits = match record {
+            DataRecord::Failed { .. } => true,
+            DataRecord::Digest { .. } => want.digest_only,
+            _ if want.digest_only => false,
+            DataRecord::Small { content, .. } => content.size <= limits::SMALL_FILE_BYTES_MAX,
+            DataRecord::Begin { content } => {
+                want.begun = Some(segments(content.size));
+                true
+            }
+            DataRecord::Segment { index, .. } | DataRecord::ZeroSegment { index } => {
+                want.begun.is_some_and(|count| *index < count)
+            }
+            DataRecord::Patch { index, .. } => want.may_patch && want.begun.is_some_and(|count| *index < count),
+            DataRecord::End { .. } => want.begun.is_some(),
+            DataRecord::Same { .. } => want.may_be_same,
+        };
+        if !fits {
+            return Err(FlowError::Unexpected { what: "record" });
+        }
+        if record.settles() {
+            self.wanted_bytes = self.wanted_bytes.saturating_sub(want.bytes);
+            self.wants.remove(&key);
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// Wants without an answer.
+    pub fn outstanding_wants(&self) -> usize {
+        self.wants.len()
+    }
+
+    /// Whether everything that was listed is settled.
+    pub fn is_settled(&self) -> bool {
+        self.ended && self.pieces.is_empty() && self.wants.is_empty()
+    }
+}
