@@ -1,1 +1,163 @@
-//! sync.
+//! The sync job: sender, receiver, both on one machine or at the two ends of a remote shell.
+
+mod clock;
+mod content;
+mod error;
+mod filters;
+mod held;
+mod inplace;
+mod list;
+mod local;
+mod receiver;
+mod remote;
+mod sender;
+mod session;
+mod stop;
+mod verify;
+
+use std::sync::Arc;
+
+pub use self::error::SyncError;
+pub use self::remote::serve_stdio;
+pub use self::stop::StopFlag;
+pub use self::verify::{VerifyReport, VerifyRequest, verify};
+use crate::model::{Outcome, Stats};
+use crate::monitor::{Monitor, Phase};
+use crate::net::{Address, RemoteShell};
+use crate::plan::options::SyncOptions;
+
+/// A sync that the user asked for.
+#[derive(Debug, Clone)]
+pub struct SyncRequest {
+    /// Sources, at least one; all here, or all on one host.
+    pub sources: Vec<Address>,
+    /// The destination; `None` only lists.
+    pub destination: Option<Address>,
+    /// How.
+    pub options: SyncOptions,
+    /// How a far end is reached.
+    pub connect: Connect,
+}
+
+/// How a far end is reached.
+#[derive(Debug, Clone)]
+pub struct Connect {
+    /// `-e` and `--xfer-path`.
+    pub shell: RemoteShell,
+    /// `--contimeout`: seconds until the far end has to have answered.
+    pub connect_timeout_s: Option<u64>,
+}
+
+/// What a run that got to its end did.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// Totals of both ends.
+    pub stats: Stats,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Duration of the whole, in milliseconds.
+    pub elapsed_ms: u64,
+    /// Time until the source was listed whole, in milliseconds.
+    pub listing_ms: u64,
+}
+
+/// Where the two ends are.
+enum Ends<'a> {
+    Here,
+    Push(&'a Address),
+    Pull(&'a Address),
+}
+
+/// Runs a sync to its end, or to the stop that `stop` asks for.
+pub fn run(request: &SyncRequest, monitor: Arc<dyn Monitor>, stop: &StopFlag) -> Result<Report, SyncError> {
+    let watch = clock::Stopwatch::start();
+    crate::fs::raise_open_files_limit();
+    monitor.event(crate::monitor::Event::Phase(Phase::Connecting));
+    let session = session::Session::new(request.options.clone(), monitor, stop.clone());
+    let paths: Vec<Vec<u8>> = request.sources.iter().map(|source| source.path().to_vec()).collect();
+    let only_lists = request.options.list_only || request.destination.is_none();
+    let ends = ends(&request.sources, request.destination.as_ref())?;
+    let far_stats = match (ends, &request.destination) {
+        (Ends::Here, _) if only_lists => {
+            list::list(&session, &paths);
+            Ok(Stats::default())
+        }
+        (Ends::Here, Some(destination)) => local::run(&session, &paths, destination.path(), &watch),
+        (Ends::Push(address), _) if !only_lists => remote::push(&session, &paths, address, &request.connect, &watch),
+        (Ends::Pull(address), destination) => {
+            let destination = destination.as_ref().filter(|_| !only_lists).map(Address::path);
+            remote::pull(&session, &paths, address, destination, &request.connect, &watch)
+        }
+        _ => Err(SyncError::usage("only local or remote sources can be listed")),
+    };
+    let interrupted = stop.requested();
+    if let Some(error) = session.take_error()
+        && !interrupted
+    {
+        return Err(error);
+    }
+    let mut stats = session.stats();
+    match far_stats {
+        Ok(far) => stats.merge(&far),
+        Err(_) if interrupted => {}
+        Err(error) => return Err(error),
+    }
+    let outcome = if interrupted { Outcome::Interrupted } else { stats.outcome() };
+    Ok(Report { stats, outcome, elapsed_ms: watch.elapsed_ms(), listing_ms: session.listing_ms() })
+}
+
+/// Which side is far: at most one, and one host.
+fn ends<'a>(sources: &'a [Address], destination: Option<&'a Address>) -> Result<Ends<'a>, SyncError> {
+    let [first, ..] = sources else { return Err(SyncError::usage("no source was named")) };
+    for address in sources.iter().chain(destination) {
+        if matches!(address, Address::Daemon { .. }) {
+            return Err(SyncError::usage(
+                "xfer:// addresses need a daemon, which this version does not have: use host:path",
+            ));
+        }
+    }
+    let far_destination = destination.filter(|destination| destination.is_remote());
+    let far_sources = sources.iter().filter(|source| source.is_remote()).count();
+    match (far_sources, far_destination) {
+        (0, None) => Ok(Ends::Here),
+        (0, Some(destination)) => Ok(Ends::Push(destination)),
+        (_, Some(_)) => {
+            Err(SyncError::usage("source and destination cannot both be remote: run xfer on one of the hosts"))
+        }
+        (count, None) if count == sources.len() && sources.iter().all(|source| same_host(source, first)) => {
+            Ok(Ends::Pull(first))
+        }
+        (_, None) => Err(SyncError::usage("all remote sources must be on one host, and none local beside them")),
+    }
+}
+
+fn same_host(one: &Address, other: &Address) -> bool {
+    match (one, other) {
+        (Address::Shell { user, host, .. }, Address::Shell { user: other_user, host: other_host, .. }) => {
+            user == other_user && host == other_host
+        }
+        _ => false,
+    }
+}
+
+/// Starts one thread of a run. Where the system has none left, the run fails; those that run already see it and end.
+fn spawn<'scope, T: Send + 'scope>(
+    scope: &'scope std::thread::Scope<'scope, '_>,
+    session: &session::Session,
+    work: impl FnOnce() -> T + Send + 'scope,
+) {
+    if let Err(source) = std::thread::Builder::new().spawn_scoped(scope, work) {
+        session.fail(SyncError::Threads { source });
+    }
+}
+
+/// Threads for one kind of work: at least two, since disks answer in parallel whatever the cores.
+fn threads() -> usize {
+    std::thread::available_parallelism().map_or(2, usize::from).clamp(2, crate::limits::WORKERS_MAX)
+}
+
+/// Directories that may be held open: a quarter of the descriptors, the rest is for files.
+fn handles_max() -> usize {
+    let limit = crate::fs::raise_open_files_limit().unwrap_or(u64::MAX);
+    (limit / 4).clamp(16, 4096) as usize
+}
