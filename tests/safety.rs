@@ -394,7 +394,8 @@ fn a_signal_leaves_old_files_and_no_temporary_ones_at_either_end() {
                 "push" => call.args(shell.args()).args(["src/".into(), far("dst")]),
                 _ => call.args(shell.args()).args([far("src/"), "dst".into()]),
             };
-            let mut running = call.spawn();
+            // Whoever started the tests in the background may have left them deaf to SIGINT, which is inherited.
+            let mut running = call.under(["env", "--default-signal=INT,TERM"]).spawn();
             running
                 .until("a beginning", || walk(&temp.join("dst")).len() > 3 || leftovers(&temp.join("dst")).len() > 1);
             std::thread::sleep(Duration::from_millis(300));
