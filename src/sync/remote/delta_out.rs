@@ -78,13 +78,12 @@ pub(super) fn send(
     source: &SourceFile,
     basis: &Basis,
     frame: &mut OutFrame<'_>,
-    last_attempt: bool,
 ) -> Result<(), Unsent> {
     let content = source.content();
     let signatures = feed.signatures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
     // Signatures come once: when the file is read again, it is sent whole.
     let (Some(inbox), Ok(index)) = (signatures, BasisIndex::new(basis.bytes, basis.block_bytes)) else {
-        return feed.send_segments(key, source, frame, last_attempt);
+        return feed.send_segments(key, source, frame);
     };
     let mut arriving = Arriving { index, inbox, received: 0, windows: basis.windows() };
     let state = MatchState::new();
@@ -133,7 +132,7 @@ pub(super) fn send(
             }
         }
     }
-    feed.finish(key, source, &digests, true, frame, last_attempt)
+    feed.finish(key, source, &digests, true, frame)
 }
 
 fn literal_bytes(instruction: &Instruction) -> usize {

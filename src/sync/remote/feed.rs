@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
 use super::pump::{CutOnDrop, Ends, Line, read_message, write_all};
 use super::relay::Relay;
-use super::session_end::SessionEnd;
+use super::session_end::{self, SessionEnd};
 use crate::fs;
 use crate::limits;
 use crate::model::{
@@ -158,14 +158,7 @@ fn drive(
         feed.linger(&cut);
         peer
     });
-    if let Some(error) = session.take_error() {
-        return Err(error);
-    }
-    match peer {
-        Some(stats) => Ok(stats),
-        None if session.stop.requested() => Err(SyncError::Stopped),
-        None => Err(SyncError::Link(crate::net::LinkError::Closed)),
-    }
+    session_end::outcome(session, peer)
 }
 
 impl Feed {
@@ -457,9 +450,9 @@ impl Feed {
                 block_bytes: *block_bytes,
                 same_offset_only: *same_offset_only,
             };
-            return super::delta_out::send(self, key, source, &basis, frame, last_attempt);
+            return super::delta_out::send(self, key, source, &basis, frame);
         }
-        self.send_segments(key, source, frame, last_attempt)
+        self.send_segments(key, source, frame)
     }
 
     /// The digest of a file that did not change meanwhile.
@@ -512,7 +505,6 @@ impl Feed {
         key: FileKey,
         source: &SourceFile,
         frame: &mut OutFrame<'_>,
-        last_attempt: bool,
     ) -> Result<(), Unsent> {
         let content = source.content();
         let mut digests = SegmentDigests::new(content.size);
@@ -551,7 +543,7 @@ impl Feed {
             Counters::add(&self.session.counters().bytes_transferred, length as u64);
             frame.file = bytes;
         }
-        self.finish(key, source, &digests, whole, frame, last_attempt)
+        self.finish(key, source, &digests, whole, frame)
     }
 
     /// Ends a file whose segments were all sent.
@@ -562,7 +554,6 @@ impl Feed {
         digests: &SegmentDigests,
         whole: bool,
         frame: &mut OutFrame<'_>,
-        _last_attempt: bool,
     ) -> Result<(), Unsent> {
         let unchanged = whole && source.is_unchanged().map_err(|error| self.read_error(error))?;
         if !unchanged && !self.session.options.live {

@@ -10,7 +10,7 @@ use super::delta_in::{self, Signing};
 use super::open_file::{OpenFile, Settled};
 use super::pump::{CutOnDrop, Ends, Line, Outgoing, read_message, write_all};
 use super::relay::Relay;
-use super::session_end::SessionEnd;
+use super::session_end::{self, SessionEnd};
 use crate::delta;
 use crate::limits;
 use crate::model::{Operation, PieceId, Stats};
@@ -170,14 +170,7 @@ fn drive(
         cut.0.store(true, std::sync::atomic::Ordering::Release);
         peer
     });
-    if let Some(error) = session.take_error() {
-        return Err(error);
-    }
-    match peer {
-        Some(stats) => Ok(stats),
-        None if session.stop.requested() => Err(SyncError::Stopped),
-        None => Err(SyncError::Link(crate::net::LinkError::Closed)),
-    }
+    session_end::outcome(session, peer)
 }
 
 struct Prepared {

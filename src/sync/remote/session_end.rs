@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::limits;
 use crate::model::Stats;
+use crate::sync::SyncError;
 use crate::sync::clock::Stopwatch;
 use crate::sync::session::Session;
 use crate::wire::Message;
@@ -23,6 +24,18 @@ struct State {
     peer_done: Option<Stats>,
     is_done: bool,
     link_over: bool,
+}
+
+/// How a side's part ended, once its threads have: its own error counts first, then whether the peer was done.
+pub(super) fn outcome(session: &Session, peer: Option<Stats>) -> Result<Stats, SyncError> {
+    if let Some(error) = session.take_error() {
+        return Err(error);
+    }
+    match peer {
+        Some(stats) => Ok(stats),
+        None if session.stop.requested() => Err(SyncError::Stopped),
+        None => Err(SyncError::Link(crate::net::LinkError::Closed)),
+    }
 }
 
 impl SessionEnd {

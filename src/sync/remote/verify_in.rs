@@ -6,7 +6,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use super::intake::sources_message;
 use super::pump::{CutOnDrop, Ends, Line, read_message, write_all, write_message};
 use super::relay::Relay;
-use super::session_end::SessionEnd;
+use super::session_end::{self, SessionEnd};
 use crate::limits;
 use crate::model::{Kind, Outcome, PieceId, Stats};
 use crate::monitor::{Counters, Phase};
@@ -144,14 +144,7 @@ fn drive(
         cut.0.store(true, std::sync::atomic::Ordering::Release);
         peer
     });
-    if let Some(error) = session.take_error() {
-        return Err(error);
-    }
-    match peer {
-        Some(stats) => Ok(stats),
-        None if session.stop.requested() => Err(SyncError::Stopped),
-        None => Err(SyncError::Link(crate::net::LinkError::Closed)),
-    }
+    session_end::outcome(session, peer)
 }
 
 impl VerifyIntake {
