@@ -168,3 +168,10 @@ pub const DELTA_INSTRUCTIONS_MAX: usize = 1024;
 
 /// Milliseconds within which a client that started a far end has to say what it wants.
 pub const SETUP_TIMEOUT_MS: u64 = 60_000;
+
+/// Milliseconds from accepting a connection to its peer being authenticated, TLS handshake included. One deadline for
+/// all of it: a peer that sends one byte now and then gains nothing.
+pub const AUTHENTICATION_TIMEOUT_MS: u64 = 10_000;
+
+/// Data connections of one session. More only contend: one stream fills a loopback, eight a long link.
+pub const LANES_MAX: usize = 8;

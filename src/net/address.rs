@@ -3,7 +3,7 @@
 use crate::model::display_bytes;
 
 /// TCP port of `xfer serve` where an `xfer://` address names none.
-pub const DAEMON_PORT_DEFAULT: u16 = 8730;
+pub const DAEMON_PORT_DEFAULT: u16 = 7788;
 
 const DAEMON_SCHEME: &[u8] = b"xfer://";
 const RSYNC_SCHEME: &[u8] = b"rsync://";

@@ -154,6 +154,42 @@ impl From<HandshakeError> for DecodeError {
     }
 }
 
+/// Bytes of a [`Preamble`].
+pub const PREAMBLE_BYTES: usize = 24;
+
+/// What every TCP connection begins with, in clear and before TLS: 8 magic bytes, then the id of the session that the
+/// connection is a lane of, or zeros for a new session. The id is no secret: it finds the process that knows the
+/// secrets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Preamble {
+    /// The session to join; `None` begins one.
+    pub session: Option<SessionId>,
+}
+
+/// Names a session at its listener. Random, never all zeros, not a secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct SessionId(pub [u8; 16]);
+
+const PREAMBLE_MAGIC: [u8; 8] = *b"\x89xlane\r\n";
+
+impl Preamble {
+    /// The bytes to send.
+    pub fn encode(&self) -> [u8; PREAMBLE_BYTES] {
+        let mut bytes = [0; PREAMBLE_BYTES];
+        bytes[..8].copy_from_slice(&PREAMBLE_MAGIC);
+        if let Some(session) = &self.session {
+            bytes[8..].copy_from_slice(&session.0);
+        }
+        bytes
+    }
+
+    /// Reads a preamble; `None` where the peer does not speak this protocol.
+    pub fn decode(bytes: &[u8; PREAMBLE_BYTES]) -> Option<Preamble> {
+        let id: [u8; 16] = bytes[8..].try_into().ok()?;
+        let session = (id != [0; 16]).then_some(SessionId(id));
+        (bytes[..8] == PREAMBLE_MAGIC).then_some(Preamble { session })
+    }
+}
 #[cfg(test)]
 mod tests {
     use super::*;

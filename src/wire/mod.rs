@@ -12,7 +12,10 @@ mod message;
 pub use codec::{DecodeError, Decoder, Encoder};
 pub use data::{Content, DataRecord, Encoding, Failure, FileKey, RecordReader};
 pub use flow::{FlowError, ReceiverFlow, SenderFlow};
-pub use handshake::{GREETING_BYTES_MAX, Greeting, HandshakeError, PROTOCOL_MAX, PROTOCOL_MIN, agree};
+pub use handshake::{
+    GREETING_BYTES_MAX, Greeting, HandshakeError, PREAMBLE_BYTES, PROTOCOL_MAX, PROTOCOL_MIN, Preamble, SessionId,
+    agree,
+};
 pub use message::{
     FRAME_HEADER_BYTES, FarRole, FrameHeader, ListingEnd, Message, MessageKind, NearPlaces, Setup, SetupPaths, Want,
     WantMode, encode_listing,
