@@ -175,3 +175,22 @@ pub const AUTHENTICATION_TIMEOUT_MS: u64 = 10_000;
 
 /// Data connections of one session. More only contend: one stream fills a loopback, eight a long link.
 pub const LANES_MAX: usize = 8;
+
+/// Milliseconds that direct lanes are tried for in one direction, while the control lane carries everything already. A
+/// firewall that drops shows only as silence.
+pub const LANE_CONNECT_TIMEOUT_MS: u64 = 2_000;
+
+/// Milliseconds that the other end has to answer a word about lanes: it only has to bind a socket.
+pub const LANE_ANSWER_TIMEOUT_MS: u64 = 5_000;
+
+/// Addresses of one host that a peer may name.
+pub const LANE_ADDRESSES_MAX: usize = 8;
+
+/// Directories that may be announced and not yet listed. Each costs both ends some 50 bytes, so a peer cannot hold
+/// more than some 200 MB with them; a tree that needs more at once has directories of millions of directories.
+pub const DIRECTORIES_OUTSTANDING_MAX: usize = 4 << 20;
+
+/// A number of milliseconds as a duration.
+pub const fn ms(milliseconds: u64) -> std::time::Duration {
+    std::time::Duration::from_millis(milliseconds)
+}
