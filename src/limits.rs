@@ -194,3 +194,34 @@ pub const DIRECTORIES_OUTSTANDING_MAX: usize = 4 << 20;
 pub const fn ms(milliseconds: u64) -> std::time::Duration {
     std::time::Duration::from_millis(milliseconds)
 }
+
+// Encrypted connections and their keys.
+
+/// Bytes that one side of a TLS handshake may send. An honest one sends some 2 KiB, most of it the post-quantum key
+/// share; what is larger is refused before it is held.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of ciphertext that one read of an encrypted connection asks for: what a fast peer sent meanwhile comes in one
+/// system call. A record never needs more than 16 KiB and some.
+pub const TLS_READ_BYTES: usize = 512 << 10;
+
+/// Bytes that are encrypted before they are sent together: few system calls, and the ciphertext is still in a core's
+/// second-level cache when the kernel copies it.
+pub const TLS_WRITE_BYTES: usize = 512 << 10;
+
+/// Records under one key before it is replaced. AES-GCM allows 2^24.5 of 16 KiB (RFC 8446, section 5.5); a quarter of
+/// what is allowed, 64 GiB, so that replacing keys happens in ordinary use and not only in theory.
+pub const TLS_RECORDS_PER_KEY_MAX: u64 = 1 << 22;
+
+/// Records in a row that carry no data (empty ones, key updates) before a peer is refused: each costs us work and
+/// brings nothing. Honest peers send one now and then.
+pub const TLS_IDLE_RECORDS_MAX: u32 = 32;
+
+/// Milliseconds that a dropped encrypted link tries to say that it ends; an orderly end waits as long as any write.
+pub const TLS_GOODBYE_MS: u64 = 500;
+
+/// Addresses of one host name that are tried: a name with more is a pool, and some of it answers.
+pub const TCP_ADDRESSES_MAX: usize = 8;
+
+/// Connections that may wait to be accepted.
+pub const TCP_BACKLOG: i32 = 128;
