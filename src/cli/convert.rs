@@ -92,10 +92,6 @@ fn addresses(operands: &[OsString]) -> Result<(Vec<Address>, Option<Address>), F
     }
     let destination = if all.len() > 1 { all.pop() } else { None };
     let remote_sources = all.iter().filter(|source| source.is_remote()).count();
-    if remote_sources > 0 && destination.as_ref().is_some_and(Address::is_remote) {
-        return Err(Failure::usage("source and destination cannot both be remote")
-            .with_hint("run xfer on one of the two machines"));
-    }
     if remote_sources > 0 && remote_sources < all.len() {
         return Err(Failure::usage("local and remote sources cannot be mixed").with_hint("run xfer once for each"));
     }

@@ -119,6 +119,10 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
                 crate::sync::spawn(scope, session, move || feed.work_deltas(work));
             }
         }
+        let root = sources.root_entry(session).map(Box::new);
+        let root_owners: Vec<ListedEntry> = root.iter().map(|root| (**root).clone()).collect();
+        line.say(&Message::Sources { single: sources.single.clone(), root });
+        // Words about lanes come after the sources: the receiver opens its destination before it hears them.
         let keeper = lanes::Keeper { session, line: line.clone(), words, over: feed.desk.over(), cut: lane_cut };
         crate::sync::spawn(scope, session, move || {
             keeper.run(plan, &|lane| {
@@ -135,9 +139,6 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
                 });
             });
         });
-        let root = sources.root_entry(session).map(Box::new);
-        let root_owners: Vec<ListedEntry> = root.iter().map(|root| (**root).clone()).collect();
-        line.say(&Message::Sources { single: sources.single.clone(), root });
         feed.tell_owners(root_owners.iter());
         let end = walk.run(&sources, crate::sync::threads());
         session.listing_done(watch.elapsed_ms());
@@ -153,6 +154,7 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
             relay.detach();
         }
         walk.close_sink();
+        traffic.note(session);
         line.say(&Message::Done(Box::new(session.stats())));
         line.close();
         feed.linger(&cut);

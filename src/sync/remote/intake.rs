@@ -134,6 +134,7 @@ pub(super) fn run(mut part: Part<'_>, destination: &[u8], arguments: &[Vec<u8>])
         } else if session.is_ending() {
             line.say(&Message::Stop);
         }
+        traffic.note(session);
         line.say(&Message::Done(Box::new(session.stats())));
         if !session.has_failed() {
             peer = intake.end.wait(session, &line, false);

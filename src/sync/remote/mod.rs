@@ -1,6 +1,7 @@
 //! Two ends of a remote shell: one binary on both sides, one pipe each way.
 
 mod answer;
+mod between;
 mod daemon;
 mod delta_in;
 mod delta_out;
@@ -355,8 +356,25 @@ fn refuse_one_place(setup: &Setup) -> Result<(), SyncError> {
     Ok(())
 }
 
+/// A session with at least one end far away. The totals of the far side, or of both.
+pub(super) fn run(
+    session: &Arc<Session>,
+    ends: &super::Ends<'_>,
+    arguments: &[Vec<u8>],
+    destination: Option<&[u8]>,
+    how: &Connect,
+    watch: &Stopwatch,
+) -> Result<Stats, SyncError> {
+    match ends {
+        super::Ends::Push(address) => push(session, arguments, address, how, watch),
+        super::Ends::Pull(address) => pull(session, arguments, address, destination, how, watch),
+        super::Ends::Between(source, address) => between::run(session, arguments, source, address, how, watch),
+        super::Ends::Here => Err(SyncError::usage("no host is named")),
+    }
+}
+
 /// Sources here, destination there. The far side's totals.
-pub(super) fn push(
+fn push(
     session: &Arc<Session>,
     arguments: &[Vec<u8>],
     destination: &Address,
@@ -370,7 +388,7 @@ pub(super) fn push(
 }
 
 /// Sources there, destination here (`None` only lists). The far side's totals.
-pub(super) fn pull(
+fn pull(
     session: &Arc<Session>,
     arguments: &[Vec<u8>],
     source: &Address,

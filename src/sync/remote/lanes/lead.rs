@@ -44,7 +44,8 @@ impl Lead {
         }
     }
 
-    fn limit(&self) -> Duration {
+    /// How long one direction is tried.
+    pub(super) fn limit(&self) -> Duration {
         limits::ms(match self.wish.transport {
             Transport::Direct => limits::AUTHENTICATION_TIMEOUT_MS,
             _ => limits::LANE_CONNECT_TIMEOUT_MS,

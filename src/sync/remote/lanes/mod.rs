@@ -4,6 +4,7 @@
 //! Whoever listens does so only until the lanes are there, and takes only who owns the key that the control lane told
 //! it and shows the token, once a lane.
 
+mod broker;
 mod follow;
 mod lead;
 mod open;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
+pub(super) use self::broker::{Party, broker};
 pub(super) use self::follow::Follow;
 pub(in crate::sync) use self::follow::{Door, LaneSource};
 pub(super) use self::lead::Lead;
