@@ -7,6 +7,7 @@
 
 mod address;
 mod identity;
+pub mod keys;
 mod link;
 mod shell;
 mod tcp;
