@@ -225,3 +225,15 @@ pub const TCP_ADDRESSES_MAX: usize = 8;
 
 /// Connections that may wait to be accepted.
 pub const TCP_BACKLOG: i32 = 128;
+
+/// Bytes of one line of `known_hosts` or `authorized_keys`: a key with many options, and then some.
+pub const KEY_LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes of one key file: ten thousand keys.
+pub const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Milliseconds that `ssh -G` may take to say what a host is called: it reads files and asks nobody.
+pub const SSH_NAME_TIMEOUT_MS: u64 = 2_000;
+
+/// Bytes of what `ssh -G` prints that are looked at; it prints some 4 KiB.
+pub const SSH_NAME_BYTES_MAX: usize = 64 << 10;

@@ -12,11 +12,13 @@ mod convert;
 pub mod exit;
 mod face;
 mod inputs;
+mod key;
 mod logfile;
 mod progress;
 mod render;
 mod settings;
 mod signals;
+mod trust;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -89,6 +91,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Code, Failure> {
         Some(("verify", matches)) if asks_for_help(matches) => print_help("verify"),
         Some(("verify", matches)) => commands::verify(matches),
         Some(("serve", matches)) => commands::serve(matches),
+        Some(("key", matches)) => key::run(matches),
         Some(("completions", matches)) => print(&completions(matches)),
         Some(("man", matches)) => print(&manual(matches.get_one::<String>("command").map(String::as_str))?),
         _ => Err(Failure::usage("no such command")),
@@ -199,6 +202,7 @@ fn command(purpose: Purpose) -> Command {
                     .help("Speak on standard input and output; a remote shell starts it so"),
             ),
         )
+        .subcommand(key::command())
         .subcommand(
             Command::new("completions")
                 .about("Print completions for a shell")

@@ -232,8 +232,7 @@ impl Reached {
 /// Names by which the shell's host may be reached: what ssh makes of it, else as the user wrote it.
 fn hosts_of(shell: &crate::net::RemoteShell, address: &Address) -> Vec<String> {
     let Address::Shell { user, host, .. } = address else { return Vec::new() };
-    let by_ssh: Option<String> = None;
-    let _ = (shell, user);
+    let by_ssh = crate::net::ssh_hostname(shell, user.as_deref(), host);
     by_ssh.or_else(|| String::from_utf8(host.clone()).ok()).into_iter().collect()
 }
 
