@@ -11,6 +11,7 @@ mod local;
 mod receiver;
 mod remote;
 mod sender;
+pub mod serve;
 mod session;
 mod stop;
 mod verify;
