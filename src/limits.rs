@@ -241,3 +241,46 @@ pub const SERVE_TIMEOUT_S_MAX: usize = 86_400;
 /// Names of users or groups that a process remembers, each kind by itself. What a peer makes up beyond is asked for
 /// every time.
 pub const NAMES_CACHED_MAX: usize = 100_000;
+
+// Encrypted connections and their keys.
+
+/// Bytes that one side of a TLS handshake may send. An honest one sends some 2 KiB, most of it the post-quantum key
+/// share; what is larger is refused before it is held.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of ciphertext that one read of an encrypted connection asks for: what a fast peer sent meanwhile comes in one
+/// system call. A record never needs more than 16 KiB and some.
+pub const TLS_READ_BYTES: usize = 512 << 10;
+
+/// Bytes that are encrypted before they are sent together: few system calls, and the ciphertext is still in a core's
+/// second-level cache when the kernel copies it.
+pub const TLS_WRITE_BYTES: usize = 512 << 10;
+
+/// Records under one key before it is replaced. AES-GCM allows 2^24.5 of 16 KiB (RFC 8446, section 5.5); a quarter of
+/// what is allowed, 64 GiB, so that replacing keys happens in ordinary use and not only in theory.
+pub const TLS_RECORDS_PER_KEY_MAX: u64 = 1 << 22;
+
+/// Records in a row that carry no data (empty ones, key updates) before a peer is refused: each costs us work and
+/// brings nothing. Honest peers send one now and then.
+pub const TLS_IDLE_RECORDS_MAX: u32 = 32;
+
+/// Milliseconds that a dropped encrypted link tries to say that it ends; an orderly end waits as long as any write.
+pub const TLS_GOODBYE_MS: u64 = 500;
+
+/// Addresses of one host name that are tried: a name with more is a pool, and some of it answers.
+pub const TCP_ADDRESSES_MAX: usize = 8;
+
+/// Connections that may wait to be accepted.
+pub const TCP_BACKLOG: i32 = 128;
+
+/// Bytes of one line of `known_hosts` or `authorized_keys`: a key with many options, and then some.
+pub const KEY_LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes of one key file: ten thousand keys.
+pub const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Milliseconds that `ssh -G` may take to say what a host is called: it reads files and asks nobody.
+pub const SSH_NAME_TIMEOUT_MS: u64 = 2_000;
+
+/// Bytes of what `ssh -G` prints that are looked at; it prints some 4 KiB.
+pub const SSH_NAME_BYTES_MAX: usize = 64 << 10;
