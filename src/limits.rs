@@ -242,6 +242,25 @@ pub const SERVE_TIMEOUT_S_MAX: usize = 86_400;
 /// every time.
 pub const NAMES_CACHED_MAX: usize = 100_000;
 
+/// Milliseconds that direct lanes are tried for in one direction, while the control lane carries everything already. A
+/// firewall that drops shows only as silence.
+pub const LANE_CONNECT_TIMEOUT_MS: u64 = 2_000;
+
+/// Milliseconds that the other end has to answer a word about lanes: it only has to bind a socket.
+pub const LANE_ANSWER_TIMEOUT_MS: u64 = 5_000;
+
+/// Addresses of one host that a peer may name.
+pub const LANE_ADDRESSES_MAX: usize = 8;
+
+/// Directories that may be announced and not yet listed. Each costs both ends some 50 bytes, so a peer cannot hold
+/// more than some 200 MB with them; a tree that needs more at once has directories of millions of directories.
+pub const DIRECTORIES_OUTSTANDING_MAX: usize = 4 << 20;
+
+/// A number of milliseconds as a duration.
+pub const fn ms(milliseconds: u64) -> std::time::Duration {
+    std::time::Duration::from_millis(milliseconds)
+}
+
 // Encrypted connections and their keys.
 
 /// Bytes that one side of a TLS handshake may send. An honest one sends some 2 KiB, most of it the post-quantum key

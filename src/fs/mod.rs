@@ -5,6 +5,7 @@
 //! nowhere else. Where a kernel or a file system lacks a call there is a fallback that is at least as strict.
 #![allow(clippy::disallowed_methods, reason = "this is the edge to file systems; its tests build trees")]
 
+mod base;
 mod beneath;
 mod copy;
 mod dir;
@@ -18,6 +19,7 @@ mod sparse;
 mod stage;
 mod xattr;
 
+pub use base::{Base, Hides, Top, hidden, is_confined};
 pub use copy::{copy_file_data, read_exact_or_eof_at, write_all_at};
 pub use dir::{Dir, metadata_of};
 pub use ids::{

@@ -8,6 +8,7 @@ mod held;
 mod inplace;
 mod list;
 mod local;
+mod module;
 mod receiver;
 mod remote;
 mod sender;
@@ -19,6 +20,7 @@ mod verify;
 use std::sync::Arc;
 
 pub use self::error::SyncError;
+pub use self::module::module_base;
 pub use self::remote::serve_stdio;
 pub use self::stop::StopFlag;
 pub use self::verify::{VerifyReport, VerifyRequest, verify};
