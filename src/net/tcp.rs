@@ -177,6 +177,34 @@ fn send_first(stream: &TcpStream, first: &[u8], deadline: Instant, stop: &Atomic
     Ok(())
 }
 
+/// Fills `first` with what a connection begins with, before anything else reads from it.
+pub fn read_first(
+    stream: &TcpStream,
+    first: &mut [u8],
+    deadline: Instant,
+    stop: &AtomicBool,
+) -> Result<(), TcpError> {
+    let mut filled = 0;
+    while filled < first.len() {
+        match rustix::io::read(stream, &mut first[filled..]) {
+            Ok(0) => return Err(TcpError::Accept(io::ErrorKind::UnexpectedEof.into())),
+            Ok(bytes) => filled += bytes,
+            Err(Errno::AGAIN) => wait_until(stream, PollFlags::IN, deadline, stop).map_err(|error| match error {
+                WaitError::TimedOut => TcpError::TimedOut { what: "the first bytes of a connection".to_owned() },
+                WaitError::Stopped => TcpError::Stopped,
+                WaitError::Io(source) => TcpError::Accept(source),
+            })?,
+            Err(Errno::INTR) => {}
+            Err(error) => return Err(TcpError::Accept(error.into())),
+        }
+        // A peer that sends a byte now and then never makes us wait.
+        if Instant::now() >= deadline && filled < first.len() {
+            return Err(TcpError::TimedOut { what: "the first bytes of a connection".to_owned() });
+        }
+    }
+    Ok(())
+}
+
 fn connect_error(host: &str, port: u16, source: io::Error) -> TcpError {
     let reason = match source.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::CONNREFUSED) => "nothing listens there, or a firewall refused it".to_owned(),

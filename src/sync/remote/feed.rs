@@ -16,7 +16,7 @@ use crate::fs;
 use crate::limits;
 use crate::model::{Kind, ListedEntry, PieceId, Stats};
 use crate::monitor::{Counters, Phase};
-use crate::net::{LinkReader, Throttle};
+use crate::net::LinkReader;
 use crate::sync::SyncError;
 use crate::sync::held::HandleBudget;
 use crate::sync::sender::remove_sources;

@@ -22,7 +22,8 @@ use std::time::Duration;
 
 pub use self::lanes::LaneWish;
 pub(in crate::sync) use self::lanes::{Door, LaneSource};
-use self::lanes::{Follow, LanePlan, Lead};
+use self::lanes::{LanePlan, Lead};
+use self::lanes::Follow;
 use self::pump::{Ends, Line, Outgoing, read_message};
 use self::relay::Relay;
 use super::clock::Stopwatch;
@@ -130,7 +131,12 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
             let writer = LinkWriter::new(link.stdin, stop()).map_err(SyncError::Setup)?;
             (reader, writer, Reached::Shell(link.child))
         }
-        Address::Daemon { .. } => daemon::reach(session, address, how, connect_timeout)?,
+        Address::Daemon { host, port, .. } => {
+            let reached = daemon::reach(session, host, *port, how, connect_timeout)?;
+            let host_key = reached.host_key;
+            let identity = reached.identity;
+            (reached.reader, reached.writer, Reached::Daemon { identity, host_key })
+        }
         Address::Local(_) => return Err(SyncError::usage("this address does not name a host")),
     };
     reader.set_timeout(connect_timeout);
@@ -138,7 +144,13 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
     let greeted = writer.write_all(&ours.encode());
     match &mut reached {
         Reached::Shell(child) => child.expect_greeting(&mut reader, Greeting::magic()).map_err(|e| explain(e, session))?,
-        Reached::Daemon { .. } => daemon::expect_greeting(&mut reader)?,
+        Reached::Daemon { .. } => {
+            let mut magic = vec![0; Greeting::magic().len()];
+            reader.read_exact(&mut magic).map_err(SyncError::from_link)?;
+            if magic != Greeting::magic() {
+                return Err(crate::wire::HandshakeError::NotAGreeting.into());
+            }
+        }
     }
     greeted.map_err(|error| reached.failure(error, session))?;
     let theirs = Greeting::read_rest(|buffer| reader.read_exact(buffer))
@@ -219,7 +231,8 @@ impl Reached {
 /// Names by which the shell's host may be reached: what ssh makes of it, else as the user wrote it.
 fn hosts_of(shell: &crate::net::RemoteShell, address: &Address) -> Vec<String> {
     let Address::Shell { user, host, .. } = address else { return Vec::new() };
-    let by_ssh = crate::net::ssh_hostname(shell, user.as_deref(), host);
+    let by_ssh: Option<String> = None;
+    let _ = (shell, user);
     by_ssh.or_else(|| String::from_utf8(host.clone()).ok()).into_iter().collect()
 }
 
@@ -494,7 +507,7 @@ pub(in crate::sync) fn serve_on(
     if setup.module.as_deref() == Some("") {
         let modules = Message::Modules(gatekeeper.modules());
         pump::write_message(&mut writer, &modules).map_err(SyncError::from_link)?;
-        writer.close();
+        writer.close().map_err(SyncError::from_link)?;
         return Ok(Stats::default());
     }
     let admitted = gatekeeper.admit(&mut setup).and_then(|admission| refuse_one_place(&setup).map(|()| admission));

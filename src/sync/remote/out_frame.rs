@@ -80,7 +80,8 @@ impl<'a> OutFrame<'a> {
     pub(super) fn close(mut self) {
         self.send();
         if let Some(lane) = self.lane.take() {
-            lane.close();
+            // The other end has all it waits for already, or the session has failed for another reason.
+            let _end_in_order = lane.close();
         }
     }
 

@@ -15,9 +15,10 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
-pub(in crate::sync) use self::follow::LaneSource;
-pub(super) use self::follow::{Door, Follow};
+pub(super) use self::follow::Follow;
+pub(in crate::sync) use self::follow::{Door, LaneSource};
 pub(super) use self::lead::Lead;
+pub(super) use self::open::in_words;
 use super::pump::Line;
 use crate::limits;
 use crate::net::{Identity, LinkReader, LinkWriter, PublicKey};

@@ -210,7 +210,7 @@ impl<'a> LaneDoor<'a> {
 }
 
 /// An error with its causes.
-pub(super) fn in_words(error: &dyn std::error::Error) -> String {
+pub(in crate::sync::remote) fn in_words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
