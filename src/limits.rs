@@ -303,3 +303,10 @@ pub const SSH_NAME_TIMEOUT_MS: u64 = 2_000;
 
 /// Bytes of what `ssh -G` prints that are looked at; it prints some 4 KiB.
 pub const SSH_NAME_BYTES_MAX: usize = 64 << 10;
+
+/// Milliseconds after which a session's client counts as gone when the network carries nothing from it, heartbeats
+/// included, and it asked for no time-out of its own: long enough for a router to start again.
+pub const SERVE_PATH_TIMEOUT_MS: u64 = 600_000;
+
+/// Milliseconds that a client which is not let in has to hear why.
+pub const REFUSAL_TIMEOUT_MS: u64 = 2_000;

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::limits;
-use crate::net::DAEMON_PORT_DEFAULT;
+use crate::net::keys::key_and_comment;
+use crate::net::{DAEMON_PORT_DEFAULT, PublicKey};
 use crate::plan::filter::FilterRules;
 
 /// What is wrong with a configuration, and where.
@@ -147,25 +148,19 @@ impl Module {
     }
 }
 
-/// A key in its text form, and whose it is.
+/// A key, and whose it is.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModuleKey {
-    /// `xfer-ed25519 BASE64`.
-    pub key: String,
+    /// The key.
+    pub key: PublicKey,
     /// What stands behind it.
     pub comment: String,
 }
 
 impl ModuleKey {
     fn parse(text: &str) -> Result<ModuleKey, String> {
-        let mut words = text.splitn(3, ' ').map(str::trim);
-        let (kind, base64) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        let decoded = data_encoding::BASE64.decode(base64.as_bytes()).unwrap_or_default();
-        if kind != "xfer-ed25519" || decoded.len() != 32 {
-            return Err("not a key: write the line that `xfer key show` prints".to_owned());
-        }
-        let comment = words.next().unwrap_or_default().to_owned();
-        Ok(ModuleKey { key: format!("{kind} {base64}"), comment })
+        let (key, comment) = key_and_comment(text).map_err(|error| error.to_string())?;
+        Ok(ModuleKey { key, comment: comment.to_owned() })
     }
 }
 

@@ -58,8 +58,6 @@ pub(super) enum Report {
         /// As the client wrote them, cut.
         paths: Vec<String>,
     },
-    /// A lane was taken or thrown away.
-    LaneSettled,
     /// Please look this up.
     Lookup { question: Question },
     /// What was moved so far.

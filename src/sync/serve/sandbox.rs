@@ -8,6 +8,7 @@ use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
     RulesetCreatedAttr, RulesetError, Scope,
 };
+use rustix::fs::{Mode, OFlags};
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
@@ -16,6 +17,8 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 pub(super) struct Needs {
     /// Writes beneath the root, not only reads.
     pub(super) write: bool,
+    /// Reads wherever links lead, by the module's own word.
+    pub(super) read_anywhere: bool,
     /// Whom it runs as from now on.
     pub(super) uid: Option<u32>,
     /// See [`Needs::uid`].
@@ -61,7 +64,7 @@ pub(super) fn confine(root: impl AsFd, needs: Needs) -> Result<Option<String>, S
     rustix::thread::set_no_new_privs(true).map_err(failed("give up new privileges"))?;
     // After the change of user, which resets it: no tracer, no memory to be read by others.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("forbid memory dumps"))?;
-    landlock(root, needs.write)
+    landlock(root, needs)
 }
 
 /// Privileges belong to threads in Linux: one that is already there would keep all of its own.
@@ -108,7 +111,7 @@ fn drop_capabilities(needs: Needs) -> Result<(), SandboxError> {
     rustix::thread::set_capabilities(None, sets).map_err(failed(step))
 }
 
-fn landlock(root: impl AsFd, write: bool) -> Result<Option<String>, SandboxError> {
+fn landlock(root: impl AsFd, needs: Needs) -> Result<Option<String>, SandboxError> {
     let step = "restrict itself to the module (landlock)";
     // Older ones would forbid links and renames between directories.
     let probe = Ruleset::default().set_compatibility(CompatLevel::HardRequirement).handle_access(AccessFs::Refer);
@@ -116,19 +119,26 @@ fn landlock(root: impl AsFd, write: bool) -> Result<Option<String>, SandboxError
         return Ok(Some(format!("landlock is missing, off or too old here: {error}")));
     }
     let newest = ABI::V7;
-    let ruleset = || -> Result<(), RulesetError> {
-        let mut allowed: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
-        if write {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let top = needs.read_anywhere.then(|| rustix::fs::open("/", flags, Mode::empty()));
+    let top = top.transpose().map_err(failed(step))?;
+    let ruleset = move || -> Result<(), RulesetError> {
+        let to_read: BitFlags<AccessFs> = AccessFs::ReadFile | AccessFs::ReadDir;
+        let mut allowed = to_read;
+        if needs.write {
             // Everything but running programs and talking to devices and sockets.
             allowed |= AccessFs::from_write(newest) & !(AccessFs::IoctlDev | AccessFs::ResolveUnix);
         }
-        Ruleset::default()
+        let mut ruleset = Ruleset::default()
             .handle_access(AccessFs::from_all(newest))?
             .handle_access(AccessNet::from_all(newest))?
             .scope(Scope::Signal)?
             .create()?
-            .add_rule(PathBeneath::new(root, allowed))?
-            .restrict_self()?;
+            .add_rule(PathBeneath::new(root, allowed))?;
+        if let Some(top) = top {
+            ruleset = ruleset.add_rule(PathBeneath::new(top, to_read))?;
+        }
+        ruleset.restrict_self()?;
         Ok(())
     };
     ruleset().map_err(|error| failed(step)(io::Error::other(error)))?;
