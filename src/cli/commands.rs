@@ -95,20 +95,6 @@ pub(crate) fn verify(matches: &ArgMatches) -> Result<Code, Failure> {
     Ok(closed(&face, code))
 }
 
-/// `xfer serve`.
-pub(crate) fn serve(matches: &ArgMatches) -> Result<Code, Failure> {
-    if !matches.get_flag("stdio") {
-        return Err(Failure::usage("xfer serve has no modules yet")
-            .with_hint("reach this machine over a remote shell; that starts `xfer serve --stdio` by itself"));
-    }
-    let stop = StopFlag::default();
-    signals::listen(&stop, || {}).map_err(|error| Failure::failed(format!("cannot listen to signals: {error}")))?;
-    match sync::serve_stdio(&stop) {
-        Ok(()) => Ok(Code::Complete),
-        Err(error) => Err(Failure::from(&error)),
-    }
-}
-
 fn face<R>(prepared: &Prepared<R>) -> Result<Arc<Face>, Failure> {
     Ok(Arc::new(Face::new(&prepared.settings, prepared.receiving, Console::standard())?))
 }

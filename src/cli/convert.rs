@@ -1,6 +1,7 @@
 //! From what the flags mean to what the engine understands, with all checks that need no look at the trees.
 
 use std::ffi::OsString;
+use std::sync::Arc;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 use super::args::Invocation;
@@ -16,6 +17,7 @@ use crate::plan::filter::{FilterError, FilterRules};
 use crate::plan::idmap::IdMaps;
 use crate::plan::options::{AltDests, Backup, Compression, ItemReport, QuickCheck, Recursion, SyncOptions};
 use crate::plan::size::{SizeError, SizeUnit, parse_bwlimit, parse_size};
+use super::trust::UserKeys;
 use crate::sync::{Connect, LaneWish, SyncRequest, VerifyRequest};
 
 /// What the engine is asked, and how to show it.
@@ -124,7 +126,7 @@ fn connect(settings: &Settings, inputs: &dyn Inputs) -> Result<Connect, Failure>
         lanes: settings.lanes,
         ports: settings.lane_ports.clone(),
     };
-    Ok(Connect { shell, connect_timeout_s: settings.connect_timeout_s, lanes, keys: None })
+    Ok(Connect { shell, connect_timeout_s: settings.connect_timeout_s, lanes, keys: Some(Arc::new(UserKeys::new(settings.accept_new))) })
 }
 
 fn options(settings: &Settings, inputs: &mut dyn Inputs) -> Result<SyncOptions, Failure> {

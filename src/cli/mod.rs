@@ -16,6 +16,8 @@ mod key;
 mod logfile;
 mod progress;
 mod render;
+mod serve;
+mod servelog;
 mod settings;
 mod signals;
 mod trust;
@@ -27,7 +29,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{Arg, ArgMatches, Command};
 use clap_complete::Shell;
 
 use args::Scope;
@@ -90,7 +92,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Code, Failure> {
         Some(("sync", matches)) => commands::sync(matches),
         Some(("verify", matches)) if asks_for_help(matches) => print_help("verify"),
         Some(("verify", matches)) => commands::verify(matches),
-        Some(("serve", matches)) => commands::serve(matches),
+        Some(("serve", matches)) => serve::run(matches),
         Some(("key", matches)) => key::run(matches),
         Some(("completions", matches)) => print(&completions(matches)),
         Some(("man", matches)) => print(&manual(matches.get_one::<String>("command").map(String::as_str))?),
@@ -194,14 +196,7 @@ fn command(purpose: Purpose) -> Command {
                 .arg_required_else_help(true)
                 .after_help(format!("{VERIFY_REMARKS}\n\n{codes}")),
         )
-        .subcommand(
-            Command::new("serve").about("Be the far end of a remote shell").arg(
-                Arg::new("stdio")
-                    .long("stdio")
-                    .action(ArgAction::SetTrue)
-                    .help("Speak on standard input and output; a remote shell starts it so"),
-            ),
-        )
+        .subcommand(serve::command())
         .subcommand(key::command())
         .subcommand(
             Command::new("completions")

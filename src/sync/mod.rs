@@ -12,6 +12,7 @@ mod module;
 mod receiver;
 mod remote;
 mod sender;
+pub mod serve;
 mod session;
 mod stop;
 mod verify;
