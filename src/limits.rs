@@ -252,8 +252,9 @@ pub const LANE_ANSWER_TIMEOUT_MS: u64 = 5_000;
 /// Addresses of one host that a peer may name.
 pub const LANE_ADDRESSES_MAX: usize = 8;
 
-/// Directories that may be announced and not yet listed. Each costs both ends some 50 bytes, so a peer cannot hold
-/// more than some 200 MB with them; a tree that needs more at once has directories of millions of directories.
+/// Directories that may be announced and not yet listed to their end. The receiver's book keeps runs of them, at worst
+/// some 40 bytes for each, so a peer cannot make it hold more than some 170 MB; a tree that needs more at once has
+/// directories of millions of directories.
 pub const DIRECTORIES_OUTSTANDING_MAX: usize = 4 << 20;
 
 /// A number of milliseconds as a duration.
@@ -310,3 +311,13 @@ pub const SERVE_PATH_TIMEOUT_MS: u64 = 600_000;
 
 /// Milliseconds that a client which is not let in has to hear why.
 pub const REFUSAL_TIMEOUT_MS: u64 = 2_000;
+
+// The books of a session.
+
+/// Directories that may be begun and not listed to their end: each keeps a name. An honest sender has as many as
+/// threads that walk, [`WORKERS_MAX`]; four times that leaves room for one that lists otherwise.
+pub const DIRECTORIES_BEGUN_MAX: usize = 4 * WORKERS_MAX;
+
+/// Bytes of settling records that may come before segments of their files, and so wait in memory. Only a file that
+/// shrinks to a small one while it is read has any, and only while another lane is behind: this is room for 128.
+pub const EARLY_END_BYTES_MAX: u64 = 64 << 20;

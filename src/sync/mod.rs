@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 pub use self::error::SyncError;
 pub use self::module::module_base;
-pub use self::remote::{LaneWish, serve_stdio};
-pub use crate::wire::Transport;
+pub use self::remote::{LaneWish, list_modules, serve_stdio};
+pub use crate::wire::{ModuleLine, Transport};
 pub use self::stop::StopFlag;
 pub use self::verify::{VerifyReport, VerifyRequest, verify};
 use crate::model::{Outcome, Stats};
@@ -130,6 +130,10 @@ fn conclude(session: &session::Session, far_stats: Result<Stats, SyncError>) -> 
 /// Which sides are far. Sources are all here or all on one host.
 fn ends<'a>(sources: &'a [Address], destination: Option<&'a Address>) -> Result<Ends<'a>, SyncError> {
     let [first, ..] = sources else { return Err(SyncError::usage("no source was named")) };
+    let lacks_module = |address: &Address| matches!(address, Address::Daemon { module, .. } if module.is_empty());
+    if sources.iter().chain(destination).any(lacks_module) {
+        return Err(SyncError::usage("no module is named: write xfer://HOST/MODULE/PATH; xfer://HOST/ alone lists them"));
+    }
     let far_destination = destination.filter(|destination| destination.is_remote());
     let far_sources = sources.iter().filter(|source| source.is_remote()).count();
     match (far_sources, far_destination) {

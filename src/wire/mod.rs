@@ -4,6 +4,7 @@
 
 mod codec;
 mod data;
+mod directories;
 mod flow;
 mod handshake;
 mod listing;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 pub use self::lanes::LaneWish;
 pub(in crate::sync) use self::lanes::{Door, LaneSource};
+use self::daemon::ReachedDaemon;
 use self::lanes::{LanePlan, Lead};
 use self::lanes::Follow;
 use self::pump::{Ends, Line, Outgoing, read_message};
@@ -35,7 +36,7 @@ use crate::model::Stats;
 use crate::monitor::Monitor;
 use crate::net::{Address, Identity, LinkError, LinkReader, LinkWriter, PublicKey, ShellChild, Throttle};
 use crate::plan::options::SyncOptions;
-use crate::wire::{FarRole, Greeting, Message, NearPlaces, Setup, SetupPaths, Transport, agree};
+use crate::wire::{FarRole, Greeting, Message, ModuleLine, NearPlaces, Setup, SetupPaths, Transport, agree};
 
 /// What the far binary is started with.
 const FAR_ARGUMENTS: [&[u8]; 2] = [b"serve", b"--stdio"];
@@ -133,7 +134,7 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
             (reader, writer, Reached::Shell(link.child))
         }
         Address::Daemon { host, port, .. } => {
-            let reached = daemon::reach(session, host, *port, how, connect_timeout)?;
+            let reached = daemon::reach(&session.stop, host, *port, how, connect_timeout)?;
             let host_key = reached.host_key;
             let identity = reached.identity;
             (reached.reader, reached.writer, Reached::Daemon { identity, host_key })
@@ -141,22 +142,18 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
         Address::Local(_) => return Err(SyncError::usage("this address does not name a host")),
     };
     reader.set_timeout(connect_timeout);
-    let ours = Greeting::ours();
-    let greeted = writer.write_all(&ours.encode());
     match &mut reached {
-        Reached::Shell(child) => child.expect_greeting(&mut reader, Greeting::magic()).map_err(|e| explain(e, session))?,
-        Reached::Daemon { .. } => {
-            let mut magic = vec![0; Greeting::magic().len()];
-            reader.read_exact(&mut magic).map_err(SyncError::from_link)?;
-            if magic != Greeting::magic() {
-                return Err(crate::wire::HandshakeError::NotAGreeting.into());
-            }
+        Reached::Shell(child) => {
+            let ours = Greeting::ours();
+            let greeted = writer.write_all(&ours.encode());
+            child.expect_greeting(&mut reader, Greeting::magic()).map_err(|error| explain(error, session))?;
+            greeted.map_err(|error| explain(child.failure(error), session))?;
+            let theirs = Greeting::read_rest(|buffer| reader.read_exact(buffer))
+                .map_err(|error| explain(child.failure(error), session))??;
+            agree(&ours, &theirs)?;
         }
+        Reached::Daemon { .. } => daemon::greet(&mut reader, &mut writer)?,
     }
-    greeted.map_err(|error| reached.failure(error, session))?;
-    let theirs = Greeting::read_rest(|buffer| reader.read_exact(buffer))
-        .map_err(|error| reached.failure(error, session))??;
-    agree(&ours, &theirs)?;
     let listed = setup.role == FarRole::Sender && setup.options.files_from.is_some();
     pump::write_message(&mut writer, &Message::Setup(Box::new(setup))).map_err(SyncError::from_link)?;
     if listed {
@@ -186,6 +183,33 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
         Reached::Daemon { .. } => None,
     };
     Ok(Far { ends: Ends { reader, writer, cut }, child, lanes })
+}
+
+/// The modules of a daemon that we may use.
+pub fn list_modules(address: &Address, how: &Connect, stop: &StopFlag) -> Result<Vec<ModuleLine>, SyncError> {
+    let Address::Daemon { host, port, .. } = address else {
+        return Err(SyncError::usage("only a daemon has modules"));
+    };
+    let timeout = how.connect_timeout_s.filter(|&seconds| seconds > 0).map(Duration::from_secs);
+    let ReachedDaemon { mut reader, mut writer, .. } = daemon::reach(stop, host, *port, how, timeout)?;
+    reader.set_timeout(timeout);
+    daemon::greet(&mut reader, &mut writer)?;
+    let setup = Setup {
+        role: FarRole::Sender,
+        paths: SetupPaths { paths: Vec::new(), sources: Vec::new() },
+        module: Some(String::new()),
+        options: SyncOptions::default(),
+        transport: Transport::Shell,
+        verify: false,
+        content_only: false,
+        near: None,
+    };
+    pump::write_message(&mut writer, &Message::Setup(Box::new(setup))).map_err(SyncError::from_link)?;
+    match read_message(&mut reader)? {
+        Message::Modules(modules) => Ok(modules),
+        Message::Fatal { text, hint, timed_out } => Err(SyncError::Far { text, hint, timed_out }),
+        _ => Err(crate::wire::FlowError::Unexpected { what: "message" }.into()),
+    }
 }
 
 /// What the far end was reached through.
