@@ -321,3 +321,30 @@ pub const DIRECTORIES_BEGUN_MAX: usize = 4 * WORKERS_MAX;
 /// Bytes of settling records that may come before segments of their files, and so wait in memory. Only a file that
 /// shrinks to a small one while it is read has any, and only while another lane is behind: this is room for 128.
 pub const EARLY_END_BYTES_MAX: u64 = 64 << 20;
+
+// What a session holds of a peer's announcements.
+
+/// Digests of segments that came before an earlier one of their file, for one file that has no room shared with others.
+/// On one connection segments come in order; this leaves room for threads that overtake each other. Some 64 bytes each.
+pub const EARLY_SEGMENTS_FILE_MAX: usize = 1024;
+
+/// As [`EARLY_SEGMENTS_FILE_MAX`], for all files of a session together, whose segments come over several connections: one
+/// that stalls lets the others run ahead by 512 GiB of content. Some 64 MiB of memory.
+pub const EARLY_SEGMENTS_SESSION_MAX: usize = 1 << 20;
+
+/// Bytes that one side keeps of directories that were announced and are not finished. A directory that waits to be listed
+/// takes some 100 bytes, so that one with several million subdirectories still works; one that is being worked on takes
+/// about 1 KiB and twice its path. More ends the session: only a peer that leaves everything unfinished gets there.
+pub const UNFINISHED_DIRECTORIES_BYTES_MAX: usize = 512 << 20;
+
+/// As [`UNFINISHED_DIRECTORIES_BYTES_MAX`], for a comparison, which keeps about 1 KiB of every directory until it is
+/// finished: room for two million that wait.
+pub const UNFINISHED_COMPARED_BYTES_MAX: usize = 2 << 30;
+
+/// Names of users, and of groups, that a far side may tell in one session. More than any directory service that a file
+/// tree draws on; some 100 bytes each.
+pub const OWNER_NAMES_MAX: usize = 1 << 20;
+
+/// Bytes that a session within a module keeps of files with several names (`-H`): some six million of them. A user's own
+/// receiver has no such bound, as it is their own machine's memory.
+pub const HARD_LINKS_BYTES_MAX: usize = 1 << 30;

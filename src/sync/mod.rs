@@ -9,6 +9,8 @@ mod inplace;
 mod list;
 mod local;
 mod module;
+#[cfg(test)]
+mod module_tests;
 mod receiver;
 mod remote;
 mod sender;

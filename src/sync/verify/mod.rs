@@ -17,6 +17,8 @@ mod verifier;
 use std::sync::Arc;
 
 pub(super) use self::contents::FileCheck;
+#[cfg(test)]
+pub(super) use self::local::run as local_run;
 pub(super) use self::target::Target;
 pub(super) use self::verifier::{SourceSide, Verifier};
 use super::clock::Stopwatch;
