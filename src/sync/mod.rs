@@ -17,6 +17,7 @@ mod verify;
 
 use std::sync::Arc;
 
+pub use self::content::{Compressor, Decompressor};
 pub use self::error::SyncError;
 pub use self::remote::serve_stdio;
 pub use self::stop::StopFlag;
