@@ -71,7 +71,7 @@ pub const FILTER_DIR_MERGES_MAX: usize = 32;
 /// Depth to which merge files may merge others. Ends a file that merges itself.
 pub const FILTER_MERGE_DEPTH_MAX: usize = 32;
 
-/// Bytes of one filter merge file or `--exclude-from` file.
+/// Bytes of one filter merge file or `--exclude-from` file, with all that it merges.
 pub const FILTER_FILE_BYTES_MAX: u64 = 16 << 20;
 
 /// Bytes of a `--files-from` list. Its tree is held in memory.
@@ -175,3 +175,9 @@ pub const AUTHENTICATION_TIMEOUT_MS: u64 = 10_000;
 
 /// Data connections of one session. More only contend: one stream fills a loopback, eight a long link.
 pub const LANES_MAX: usize = 8;
+
+// Filter files that merge others.
+
+/// Merge files read for one rule or one per-directory file, each counted as often as it is read. The depth alone bounds
+/// nothing: thirty files of which each merges the next twice would be read a billion times. Far more than anybody uses.
+pub const FILTER_MERGE_FILES_MAX: usize = 1024;
