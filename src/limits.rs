@@ -176,6 +176,141 @@ pub const AUTHENTICATION_TIMEOUT_MS: u64 = 10_000;
 /// Data connections of one session. More only contend: one stream fills a loopback, eight a long link.
 pub const LANES_MAX: usize = 8;
 
+// What the daemon bounds. A configuration may only make these tighter.
+
+/// Sessions of one daemon at once. Each is a process with threads of its own; more only contend for the same disks.
+pub const SERVE_SESSIONS_MAX: usize = 256;
+
+/// Sessions of one key at once: scripts run several, a lost key must not take all.
+pub const SERVE_SESSIONS_PER_KEY_MAX: usize = 32;
+
+/// Connections that the supervisor holds at once, sessions' first ones included. Each costs a descriptor; with what
+/// else it needs that stays below the hard limit of most systems.
+pub const SERVE_CONNECTIONS_MAX: usize = 2048;
+
+/// Connections of one address at once (of one /64 for IPv6), whether authenticated or not.
+pub const SERVE_CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
+
+/// Connections that have not said who they are. When they run out the oldest one goes: honest peers need
+/// milliseconds, so whoever has waited longest is the likeliest not to be one.
+pub const SERVE_UNAUTHENTICATED_MAX: usize = 512;
+
+/// Processes for peers that have not said who they are, some 10 MiB each. The oldest goes for a new one.
+pub const SERVE_WORKERS_UNAUTHENTICATED_MAX: usize = 32;
+
+/// Lanes handed to a session that it has not taken yet. Session ids are no secrets: whoever knows one may waste these
+/// descriptors, and no more.
+pub const SERVE_LANES_WAITING_MAX: usize = 2 * LANES_MAX;
+
+/// Bytes of one message between supervisor and worker: paths and names are cut to fit, descriptors go beside.
+pub const CONTROL_MESSAGE_BYTES_MAX: usize = 32 << 10;
+
+/// Milliseconds within which the supervisor has to answer its worker. It never waits for anything but the system's
+/// name service, which may be a slow directory server.
+pub const CONTROL_ANSWER_TIMEOUT_MS: u64 = 60_000;
+
+/// Milliseconds between a worker's reports of what it has moved so far.
+pub const SERVE_PROGRESS_INTERVAL_MS: u64 = 2_000;
+
+/// Bytes of a daemon's configuration file.
+pub const SERVE_CONFIG_BYTES_MAX: u64 = 4 << 20;
+
+/// Modules of one daemon: each session looks through all of them.
+pub const SERVE_MODULES_MAX: usize = 10_000;
+
+/// Addresses that one daemon listens on.
+pub const SERVE_LISTENERS_MAX: usize = 64;
+
+/// Bytes of a module's name: it is a component of an address that people type.
+pub const MODULE_NAME_BYTES_MAX: usize = 128;
+
+/// Log lines that wait for a slow disk or terminal. More are dropped and counted: service does not wait.
+pub const LOG_LINES_QUEUED_MAX: usize = 4096;
+
+/// Bytes of one log line; what names a peer chooses is cut.
+pub const LOG_LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Connections to the metrics' page at once, and milliseconds that each has for its request.
+pub const METRICS_CONNECTIONS_MAX: usize = 16;
+/// See [`METRICS_CONNECTIONS_MAX`].
+pub const METRICS_REQUEST_TIMEOUT_MS: u64 = 10_000;
+
+/// Seconds of silence that a module may allow at most: a day.
+pub const SERVE_TIMEOUT_S_MAX: usize = 86_400;
+
+/// Names of users or groups that a process remembers, each kind by itself. What a peer makes up beyond is asked for
+/// every time.
+pub const NAMES_CACHED_MAX: usize = 100_000;
+
+/// Milliseconds that direct lanes are tried for in one direction, while the control lane carries everything already. A
+/// firewall that drops shows only as silence.
+pub const LANE_CONNECT_TIMEOUT_MS: u64 = 2_000;
+
+/// Milliseconds that the other end has to answer a word about lanes: it only has to bind a socket.
+pub const LANE_ANSWER_TIMEOUT_MS: u64 = 5_000;
+
+/// Addresses of one host that a peer may name.
+pub const LANE_ADDRESSES_MAX: usize = 8;
+
+/// Directories that may be announced and not yet listed. Each costs both ends some 50 bytes, so a peer cannot hold
+/// more than some 200 MB with them; a tree that needs more at once has directories of millions of directories.
+pub const DIRECTORIES_OUTSTANDING_MAX: usize = 4 << 20;
+
+/// A number of milliseconds as a duration.
+pub const fn ms(milliseconds: u64) -> std::time::Duration {
+    std::time::Duration::from_millis(milliseconds)
+}
+
+// Encrypted connections and their keys.
+
+/// Bytes that one side of a TLS handshake may send. An honest one sends some 2 KiB, most of it the post-quantum key
+/// share; what is larger is refused before it is held.
+pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
+
+/// Bytes of ciphertext that one read of an encrypted connection asks for: what a fast peer sent meanwhile comes in one
+/// system call. A record never needs more than 16 KiB and some.
+pub const TLS_READ_BYTES: usize = 512 << 10;
+
+/// Bytes that are encrypted before they are sent together: few system calls, and the ciphertext is still in a core's
+/// second-level cache when the kernel copies it.
+pub const TLS_WRITE_BYTES: usize = 512 << 10;
+
+/// Records under one key before it is replaced. AES-GCM allows 2^24.5 of 16 KiB (RFC 8446, section 5.5); a quarter of
+/// what is allowed, 64 GiB, so that replacing keys happens in ordinary use and not only in theory.
+pub const TLS_RECORDS_PER_KEY_MAX: u64 = 1 << 22;
+
+/// Records in a row that carry no data (empty ones, key updates) before a peer is refused: each costs us work and
+/// brings nothing. Honest peers send one now and then.
+pub const TLS_IDLE_RECORDS_MAX: u32 = 32;
+
+/// Milliseconds that a dropped encrypted link tries to say that it ends; an orderly end waits as long as any write.
+pub const TLS_GOODBYE_MS: u64 = 500;
+
+/// Addresses of one host name that are tried: a name with more is a pool, and some of it answers.
+pub const TCP_ADDRESSES_MAX: usize = 8;
+
+/// Connections that may wait to be accepted.
+pub const TCP_BACKLOG: i32 = 128;
+
+/// Bytes of one line of `known_hosts` or `authorized_keys`: a key with many options, and then some.
+pub const KEY_LINE_BYTES_MAX: usize = 8 << 10;
+
+/// Bytes of one key file: ten thousand keys.
+pub const KEY_FILE_BYTES_MAX: u64 = 1 << 20;
+
+/// Milliseconds that `ssh -G` may take to say what a host is called: it reads files and asks nobody.
+pub const SSH_NAME_TIMEOUT_MS: u64 = 2_000;
+
+/// Bytes of what `ssh -G` prints that are looked at; it prints some 4 KiB.
+pub const SSH_NAME_BYTES_MAX: usize = 64 << 10;
+
+/// Milliseconds after which a session's client counts as gone when the network carries nothing from it, heartbeats
+/// included, and it asked for no time-out of its own: long enough for a router to start again.
+pub const SERVE_PATH_TIMEOUT_MS: u64 = 600_000;
+
+/// Milliseconds that a client which is not let in has to hear why.
+pub const REFUSAL_TIMEOUT_MS: u64 = 2_000;
+
 // Filter files that merge others.
 
 /// Merge files read for one rule or one per-directory file, each counted as often as it is read. The depth alone bounds

@@ -16,7 +16,7 @@ use crate::plan::filter::{FilterError, FilterRules};
 use crate::plan::idmap::IdMaps;
 use crate::plan::options::{AltDests, Backup, Compression, ItemReport, QuickCheck, Recursion, SyncOptions};
 use crate::plan::size::{SizeError, SizeUnit, parse_bwlimit, parse_size};
-use crate::sync::{Connect, SyncRequest, VerifyRequest};
+use crate::sync::{Connect, LaneWish, SyncRequest, VerifyRequest};
 
 /// What the engine is asked, and how to show it.
 #[derive(Debug)]
@@ -88,13 +88,6 @@ fn addresses(operands: &[OsString]) -> Result<(Vec<Address>, Option<Address>), F
             Failure::usage(super::exit::chain_of(&error))
                 .with_hint("addresses are PATH or [USER@]HOST:PATH; ./a:b is a local name")
         })?;
-        if matches!(parsed, Address::Daemon { .. }) {
-            return Err(Failure::usage(format!(
-                "xfer:// addresses are not supported yet: \"{}\"",
-                display_bytes(operand.as_bytes())
-            ))
-            .with_hint("use [USER@]HOST:PATH over a remote shell"));
-        }
         all.push(parsed);
     }
     let destination = if all.len() > 1 { all.pop() } else { None };
@@ -112,10 +105,12 @@ fn addresses(operands: &[OsString]) -> Result<(Vec<Address>, Option<Address>), F
     Ok((all, destination))
 }
 
-fn host(address: &Address) -> Option<(Option<&[u8]>, &[u8])> {
+/// What has to be the same for two addresses to be reached over one session.
+fn host(address: &Address) -> Option<(Option<&[u8]>, &[u8], Option<(u16, &[u8])>)> {
     match address {
-        Address::Shell { user, host, .. } => Some((user.as_deref(), host)),
-        _ => None,
+        Address::Shell { user, host, .. } => Some((user.as_deref(), host, None)),
+        Address::Daemon { host, port, module, .. } => Some((None, host.as_bytes(), Some((*port, module)))),
+        Address::Local(_) => None,
     }
 }
 
@@ -128,7 +123,12 @@ fn connect(settings: &Settings, inputs: &dyn Inputs) -> Result<Connect, Failure>
     }
     let shell = RemoteShell::new(command.as_deref(), xfer_path)
         .map_err(|error| Failure::usage(format!("--rsh: {}", super::exit::chain_of(&error))))?;
-    Ok(Connect { shell, connect_timeout_s: settings.connect_timeout_s })
+    let lanes = LaneWish {
+        transport: settings.transport,
+        lanes: settings.lanes,
+        ports: settings.lane_ports.clone(),
+    };
+    Ok(Connect { shell, connect_timeout_s: settings.connect_timeout_s, lanes, keys: None })
 }
 
 fn options(settings: &Settings, inputs: &mut dyn Inputs) -> Result<SyncOptions, Failure> {

@@ -2,6 +2,7 @@
 //! are settled in `convert`.
 
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStringExt;
 
 use super::args::{Flag, Occurrence};
@@ -9,6 +10,7 @@ use super::exit::Failure;
 use super::render::{Format, InfoLevels};
 use crate::model::display_bytes;
 use crate::plan::options::{AltDestKind, Deletion, LinkPolicy, Preserve};
+use crate::sync::Transport;
 
 /// One step of building the filter rules, in the order given.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -138,6 +140,10 @@ pub(crate) struct Settings {
     pub(crate) xfer_path: Option<Vec<u8>>,
     pub(crate) timeout_s: Option<u64>,
     pub(crate) connect_timeout_s: Option<u64>,
+    pub(crate) transport: Transport,
+    pub(crate) lanes: Option<u8>,
+    pub(crate) lane_ports: Option<RangeInclusive<u16>>,
+    pub(crate) accept_new: bool,
     pub(crate) verbose: u8,
     pub(crate) quiet: bool,
     pub(crate) itemize: u8,
@@ -304,6 +310,20 @@ impl Settings {
             Flag::XferPath => self.xfer_path = Some(value.into_vec()),
             Flag::Timeout => self.timeout_s = if on { seconds("timeout", &value)? } else { None },
             Flag::ConnectTimeout => self.connect_timeout_s = if on { seconds("contimeout", &value)? } else { None },
+            Flag::Transport => {
+                self.transport = match value.as_encoded_bytes() {
+                    b"auto" => Transport::Auto,
+                    b"direct" => Transport::Direct,
+                    b"shell" => Transport::Shell,
+                    _ => {
+                        return Err(Failure::usage(format!("--transport: no such way: {}", value.to_string_lossy()))
+                            .with_hint("one of: auto, direct, shell"));
+                    }
+                }
+            }
+            Flag::Lanes => self.lanes = Some(lanes(&value)?),
+            Flag::LanePorts => self.lane_ports = Some(ports(&value)?),
+            Flag::AcceptNew => self.accept_new = on,
             // What the flag asks for is always so; there is nothing to keep.
             Flag::AlwaysSo => {}
             Flag::Verbose => self.verbose = counted(self.verbose),
@@ -391,6 +411,30 @@ fn seconds(option: &str, value: &OsString) -> Result<Option<u64>, Failure> {
     let number = u64::try_from(integer(option, value)?)
         .map_err(|_| Failure::usage(format!("--{option}: \"{}\" seconds are less than none", shown(value))))?;
     Ok((number > 0).then_some(number))
+}
+
+/// `--lanes`.
+fn lanes(value: &OsString) -> Result<u8, Failure> {
+    let most = crate::limits::LANES_MAX;
+    match integer("lanes", value)? {
+        0 => Err(Failure::usage("--lanes: 0 lanes carry nothing").with_hint("--transport shell does without them")),
+        number => u8::try_from(number).ok().filter(|&number| usize::from(number) <= most).ok_or_else(|| {
+            Failure::usage(format!("--lanes: \"{}\" is not a number from 1 to {most}", shown(value)))
+        }),
+    }
+}
+
+/// `--lane-ports`: `FROM-TO`, or one port.
+fn ports(value: &OsString) -> Result<RangeInclusive<u16>, Failure> {
+    let bad = || Failure::usage(format!("--lane-ports: \"{}\" is not a range of ports", shown(value)));
+    let text = text("lane-ports", value)?;
+    let (first, last) = text.split_once('-').unwrap_or((&text, &text));
+    let port = |digits: &str| digits.trim().parse::<u16>().ok().filter(|&port| port > 0).ok_or_else(bad);
+    let (first, last) = (port(first)?, port(last)?);
+    if first > last {
+        return Err(bad().with_hint("the lower port comes first"));
+    }
+    Ok(first..=last)
 }
 
 /// `--modify-window`: seconds, also with decimals; negative asks for nanoseconds, 0 for the default, which compares

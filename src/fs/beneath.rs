@@ -3,7 +3,6 @@
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{Mode, OFlags, ResolveFlags};
@@ -36,21 +35,24 @@ impl Dir {
     }
 
     fn resolve(&self, path: &RelPath, rules: ResolveFlags) -> io::Result<Dir> {
-        if NO_OPENAT2.load(Ordering::Relaxed) {
+        if without_openat2() {
             return self.walk(path);
         }
         let mut reached: Option<Dir> = None;
         for piece in pieces(path) {
             match reached.as_ref().unwrap_or(self).open_piece(piece, rules) {
-                Ok(fd) => reached = Some(Dir::from_fd(fd, Arc::clone(&self.learned))),
+                Ok(fd) => {
+                    let from = reached.as_ref().unwrap_or(self);
+                    reached = Some(from.derived(fd, piece.as_os_str().as_encoded_bytes()));
+                }
                 Err(Errno::NOSYS) => {
-                    NO_OPENAT2.store(true, Ordering::Relaxed);
+                    forget_openat2();
                     return self.walk(path);
                 }
                 // What older sandboxes answer for a call that they do not know. The walk gives the true answer.
                 Err(Errno::PERM) => {
                     let dir = self.walk(path)?;
-                    NO_OPENAT2.store(true, Ordering::Relaxed);
+                    forget_openat2();
                     return Ok(dir);
                 }
                 Err(errno) => return Err(errno.into()),
@@ -60,14 +62,7 @@ impl Dir {
     }
 
     fn open_piece(&self, piece: &Path, rules: ResolveFlags) -> rustix::io::Result<OwnedFd> {
-        let mut tries = 0;
-        loop {
-            match rustix::fs::openat2(self, piece, OPEN_DIR, Mode::empty(), rules) {
-                Err(Errno::AGAIN) if tries < RACED_LOOKUPS_MAX => tries += 1,
-                Err(Errno::INTR) => {}
-                other => return other,
-            }
-        }
+        openat2(self, piece, OPEN_DIR, rules)
     }
 
     /// Component by component, no link followed: what every kernel can do.
@@ -81,8 +76,35 @@ impl Dir {
             Some(dir) => Ok(dir),
             None => {
                 let fd = rustix::fs::openat(self, c".", OPEN_DIR | OFlags::NOFOLLOW, Mode::empty())?;
-                Ok(Dir::from_fd(fd, Arc::clone(&self.learned)))
+                Ok(self.derived(fd, b"."))
             }
+        }
+    }
+}
+
+/// Whether `openat2` is known to be missing.
+pub(super) fn without_openat2() -> bool {
+    NO_OPENAT2.load(Ordering::Relaxed)
+}
+
+/// It is missing.
+pub(super) fn forget_openat2() {
+    NO_OPENAT2.store(true, Ordering::Relaxed);
+}
+
+/// `openat2`, tried again where the kernel could not tell or was interrupted.
+pub(super) fn openat2(
+    dir: &Dir,
+    path: impl rustix::path::Arg + Copy,
+    flags: OFlags,
+    rules: ResolveFlags,
+) -> rustix::io::Result<OwnedFd> {
+    let mut tries = 0;
+    loop {
+        match rustix::fs::openat2(dir, path, flags, Mode::empty(), rules) {
+            Err(Errno::AGAIN) if tries < RACED_LOOKUPS_MAX => tries += 1,
+            Err(Errno::INTR) => {}
+            other => return other,
         }
     }
 }

@@ -1,5 +1,5 @@
 //! An open directory, and what is done by name beneath it. Files are opened in `files.rs`, whole paths resolved in
-//! `beneath.rs`, the file system's own properties read in `info.rs`.
+//! `beneath.rs`, links followed in `base.rs`, the file system's own properties read in `info.rs`.
 
 use std::fs::File;
 use std::io;
@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use rustix::fs::{AtFlags, CWD, FileType, FlockOperation, Mode, OFlags, RenameFlags, Statx, StatxFlags};
 use rustix::io::{Errno, retry_on_intr};
 
+use super::base::Scope;
 use super::listing::NameList;
 use crate::model::{Kind, Metadata, Name, Timestamp};
 
@@ -34,6 +35,8 @@ pub struct Dir {
     /// `O_NOATIME` was refused for a file here: not ours.
     pub(super) no_noatime: AtomicBool,
     pub(super) learned: Arc<Learned>,
+    /// What following a link from here must not leave.
+    pub(super) scope: Option<Scope>,
 }
 
 impl AsFd for Dir {
@@ -43,20 +46,20 @@ impl AsFd for Dir {
 }
 
 impl Dir {
-    /// Opens the user's own path; symbolic links in it are followed.
+    /// Opens the user's own path; symbolic links in it are followed. What a peer may have written is opened by
+    /// [`super::Base::open_dir`].
     pub fn open(path: &Path) -> io::Result<Dir> {
         let fd = retry_on_intr(|| rustix::fs::openat(CWD, path, OPEN_DIR, Mode::empty()))?;
-        Ok(Dir::from_fd(fd, Arc::default()))
+        Ok(Dir::scoped(fd, Arc::default(), None))
     }
 
-    pub(super) fn from_fd(fd: OwnedFd, learned: Arc<Learned>) -> Dir {
-        Dir { fd, listing: AtomicBool::new(false), no_noatime: AtomicBool::new(false), learned }
+    pub(super) fn scoped(fd: OwnedFd, learned: Arc<Learned>, scope: Option<Scope>) -> Dir {
+        Dir { fd, listing: AtomicBool::new(false), no_noatime: AtomicBool::new(false), learned, scope }
     }
 
-    /// The directory that holds this one.
-    pub fn open_parent(&self) -> io::Result<Dir> {
-        let fd = retry_on_intr(|| rustix::fs::openat(self, c"..", OPEN_DIR, Mode::empty()))?;
-        Ok(Dir::from_fd(fd, Arc::default()))
+    /// A directory that is reached by `tail` from this one: whatever confines this one confines it too.
+    pub(super) fn derived(&self, fd: OwnedFd, tail: &[u8]) -> Dir {
+        Dir::scoped(fd, Arc::clone(&self.learned), self.scope.as_ref().map(|scope| scope.below(tail)))
     }
 
     /// The directory's absolute path, as the kernel names it.
@@ -67,17 +70,12 @@ impl Dir {
 
     /// Opens the directory `name`. A symbolic link is refused (`ENOTDIR` or `ELOOP`).
     pub fn open_child(&self, name: &Name) -> io::Result<Dir> {
-        self.open_dir(name, OFlags::NOFOLLOW)
+        self.open_dir(name.as_os_str(), OFlags::NOFOLLOW, name.as_bytes())
     }
 
-    /// Opens the directory `name`, or the one that a symbolic link `name` leads to, wherever that is.
-    pub fn open_child_following(&self, name: &Name) -> io::Result<Dir> {
-        self.open_dir(name, OFlags::empty())
-    }
-
-    fn open_dir(&self, name: &Name, extra: OFlags) -> io::Result<Dir> {
-        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name.as_os_str(), OPEN_DIR | extra, Mode::empty()))?;
-        Ok(Dir::from_fd(fd, Arc::clone(&self.learned)))
+    pub(super) fn open_dir(&self, name: impl rustix::path::Arg + Copy, extra: OFlags, tail: &[u8]) -> io::Result<Dir> {
+        let fd = retry_on_intr(|| rustix::fs::openat(&self.fd, name, OPEN_DIR | extra, Mode::empty()))?;
+        Ok(self.derived(fd, tail))
     }
 
     /// All names, sorted by raw bytes, without `.` and `..`.
@@ -116,11 +114,6 @@ impl Dir {
     /// Metadata of `name` itself: a symbolic link is not followed.
     pub fn stat(&self, name: &Name) -> io::Result<Metadata> {
         stat_at(self.fd.as_fd(), name.as_os_str(), AtFlags::SYMLINK_NOFOLLOW)
-    }
-
-    /// Metadata of what `name` leads to.
-    pub fn stat_following(&self, name: &Name) -> io::Result<Metadata> {
-        stat_at(self.fd.as_fd(), name.as_os_str(), AtFlags::empty())
     }
 
     /// Target of the symbolic link `name`; `EINVAL` where it is none.
@@ -243,7 +236,7 @@ pub fn metadata_of(file: &File) -> io::Result<Metadata> {
 }
 
 /// `statx`, or `fstatat` where the kernel or a sandbox lacks it (rustix turns every such refusal into `ENOSYS`).
-fn stat_at(fd: BorrowedFd<'_>, path: impl rustix::path::Arg + Copy, flags: AtFlags) -> io::Result<Metadata> {
+pub(super) fn stat_at(fd: BorrowedFd<'_>, path: impl rustix::path::Arg + Copy, flags: AtFlags) -> io::Result<Metadata> {
     let flags = flags | AtFlags::NO_AUTOMOUNT;
     match rustix::fs::statx(fd, path, flags, StatxFlags::BASIC_STATS) {
         Ok(raw) => from_statx(&raw),

@@ -5,10 +5,11 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
 
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::dir::{Dir, metadata_of, mode_bits, proc_path};
+use super::base::open_pinned;
+use super::dir::{Dir, metadata_of, mode_bits};
 use crate::model::{Kind, Metadata, Name};
 
 /// `NONBLOCK`: opening a pipe that was put in a file's place must not wait for a writer.
@@ -26,9 +27,19 @@ impl Dir {
         self.open_to_read(name, OFlags::NOFOLLOW)
     }
 
-    /// As [`Dir::open_file`], and a symbolic link is followed wherever it leads.
+    /// As [`Dir::open_file`], and a symbolic link is followed: wherever it leads, or beneath the top of a confined base.
     pub fn open_file_following(&self, name: &Name) -> io::Result<File> {
-        self.open_to_read(name, OFlags::empty()).map(|(file, _)| file)
+        let Some(pinned) = self.pin_following(name) else {
+            return self.open_to_read(name, OFlags::empty()).map(|(file, _)| file);
+        };
+        let pinned = pinned?;
+        if metadata_of(&pinned)?.kind != Kind::File {
+            return Err(not_regular());
+        }
+        match open_pinned(&pinned, OFlags::RDONLY | OFlags::NOATIME) {
+            Err(Errno::PERM) => Ok(File::from(open_pinned(&pinned, OFlags::RDONLY)?)),
+            other => Ok(File::from(other?)),
+        }
     }
 
     /// Opens the regular file `name` for reading and writing in place, as it is. Anything else, and a symbolic link,
@@ -90,8 +101,7 @@ impl Dir {
         if metadata_of(&pinned)?.kind != Kind::File {
             return Err(not_regular());
         }
-        let flags = (flags - OFlags::NOFOLLOW) | OFlags::CLOEXEC;
-        Ok(rustix::io::retry_on_intr(|| rustix::fs::openat(CWD, proc_path(&pinned), flags, Mode::empty()))?)
+        Ok(open_pinned(&pinned, flags - OFlags::NOFOLLOW)?)
     }
 }
 

@@ -2,10 +2,70 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
+use std::io;
 use std::sync::{LazyLock, OnceLock, RwLock};
 
 use nix::unistd::{Gid, Group, Uid, User};
 use rustix::process::{Resource, Rlimit};
+
+use crate::limits;
+
+/// Who is asked for the names of users and groups.
+///
+/// A process that may not read the system's files any more asks one that may. `Err` means that nothing is known: it is
+/// asked again next time.
+pub trait NameService: Send + Sync {
+    /// The name of a user; `None` where there is no such user.
+    fn user_name(&self, uid: u32) -> io::Result<Option<Vec<u8>>>;
+    /// The id of a user by name.
+    fn user_id(&self, name: &[u8]) -> io::Result<Option<u32>>;
+    /// The name of a group.
+    fn group_name(&self, gid: u32) -> io::Result<Option<Vec<u8>>>;
+    /// The id of a group by name.
+    fn group_id(&self, name: &[u8]) -> io::Result<Option<u32>>;
+}
+
+/// The system's own name service, asked anew each time.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemNames;
+
+impl NameService for SystemNames {
+    fn user_name(&self, uid: u32) -> io::Result<Option<Vec<u8>>> {
+        Ok(User::from_uid(Uid::from_raw(uid))?.map(|user| user.name.into_bytes()))
+    }
+
+    fn user_id(&self, name: &[u8]) -> io::Result<Option<u32>> {
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+        Ok(User::from_name(name)?.map(|user| user.uid.as_raw()))
+    }
+
+    fn group_name(&self, gid: u32) -> io::Result<Option<Vec<u8>>> {
+        Ok(Group::from_gid(Gid::from_raw(gid))?.map(|group| group.name.into_bytes()))
+    }
+
+    fn group_id(&self, name: &[u8]) -> io::Result<Option<u32>> {
+        let Ok(name) = std::str::from_utf8(name) else { return Ok(None) };
+        Ok(Group::from_name(name)?.map(|group| group.gid.as_raw()))
+    }
+}
+
+impl SystemNames {
+    /// The group that a user has by default; `None` where there is no such user.
+    pub fn primary_group(uid: u32) -> io::Result<Option<u32>> {
+        Ok(User::from_uid(Uid::from_raw(uid))?.map(|user| user.gid.as_raw()))
+    }
+}
+
+static SERVICE: OnceLock<Box<dyn NameService>> = OnceLock::new();
+
+/// Asks `service` from now on. Whether it was the first to be set: nobody changes it later.
+pub fn set_name_service(service: Box<dyn NameService>) -> bool {
+    SERVICE.set(service).is_ok()
+}
+
+fn service() -> &'static dyn NameService {
+    SERVICE.get().map_or(&SystemNames, |service| &**service)
+}
 
 /// Names known so far, and ids known to have none: each is one question to the name service, which may be a network.
 struct Cache<K, V>(RwLock<HashMap<K, Option<V>>>);
@@ -16,14 +76,16 @@ impl<K: Eq + Hash + Clone, V: Clone> Cache<K, V> {
     }
 
     /// The cached answer, or a fresh one. A question that failed is asked again next time.
-    fn get(&self, key: &K, ask: impl FnOnce() -> nix::Result<Option<V>>) -> Option<V> {
+    fn get(&self, key: &K, ask: impl FnOnce() -> io::Result<Option<V>>) -> Option<V> {
         if let Ok(known) = self.0.read()
             && let Some(answer) = known.get(key)
         {
             return answer.clone();
         }
         let answer = ask().ok()?;
-        if let Ok(mut known) = self.0.write() {
+        if let Ok(mut known) = self.0.write()
+            && known.len() < limits::NAMES_CACHED_MAX
+        {
             known.insert(key.clone(), answer.clone());
         }
         answer
@@ -36,27 +98,25 @@ type ByName = LazyLock<Cache<Vec<u8>, u32>>;
 /// The system's name of a user; `None` where it has none.
 pub fn user_name(uid: u32) -> Option<Vec<u8>> {
     static NAMES: ById = LazyLock::new(Cache::new);
-    NAMES.get(&uid, || Ok(User::from_uid(Uid::from_raw(uid))?.map(|user| user.name.into_bytes())))
+    NAMES.get(&uid, || service().user_name(uid))
 }
 
 /// The id of a user by name, not of a number written as text.
 pub fn user_id(name: &[u8]) -> Option<u32> {
     static IDS: ByName = LazyLock::new(Cache::new);
-    let text = std::str::from_utf8(name).ok()?;
-    IDS.get(&name.to_vec(), || Ok(User::from_name(text)?.map(|user| user.uid.as_raw())))
+    IDS.get(&name.to_vec(), || service().user_id(name))
 }
 
 /// The system's name of a group; `None` where it has none.
 pub fn group_name(gid: u32) -> Option<Vec<u8>> {
     static NAMES: ById = LazyLock::new(Cache::new);
-    NAMES.get(&gid, || Ok(Group::from_gid(Gid::from_raw(gid))?.map(|group| group.name.into_bytes())))
+    NAMES.get(&gid, || service().group_name(gid))
 }
 
 /// The id of a group by name.
 pub fn group_id(name: &[u8]) -> Option<u32> {
     static IDS: ByName = LazyLock::new(Cache::new);
-    let text = std::str::from_utf8(name).ok()?;
-    IDS.get(&name.to_vec(), || Ok(Group::from_name(text)?.map(|group| group.gid.as_raw())))
+    IDS.get(&name.to_vec(), || service().group_id(name))
 }
 
 /// Whether the effective user is root, as rsync asks it. A file system may still refuse.

@@ -5,6 +5,7 @@
 //! nowhere else. Where a kernel or a file system lacks a call there is a fallback that is at least as strict.
 #![allow(clippy::disallowed_methods, reason = "this is the edge to file systems; its tests build trees")]
 
+mod base;
 mod beneath;
 mod copy;
 mod dir;
@@ -18,9 +19,13 @@ mod sparse;
 mod stage;
 mod xattr;
 
+pub use base::{Base, Hides, Top, hidden, is_confined};
 pub use copy::{copy_file_data, read_exact_or_eof_at, write_all_at};
 pub use dir::{Dir, metadata_of};
-pub use ids::{am_root, group_id, group_name, groups, raise_open_files_limit, umask, user_id, user_name};
+pub use ids::{
+    NameService, SystemNames, am_root, group_id, group_name, groups, raise_open_files_limit, set_name_service, umask,
+    user_id, user_name,
+};
 pub use info::Space;
 pub use listing::NameList;
 pub use lock::{DestinationLock, LockError, boot_id, process_command};

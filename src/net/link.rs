@@ -1,7 +1,8 @@
-//! A byte link over two descriptors: the pipes of a remote shell, or our own standard input and output. Waiting is by
-//! `poll`, so that a dead peer and a raised stop flag are both noticed.
+//! A byte link over two descriptors: the pipes of a remote shell, our own standard input and output, or a socket with
+//! TLS. Waiting is by `poll`, so that a dead peer and a raised stop flag are both noticed.
 
 use std::io::IoSlice;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -12,14 +13,22 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::Throttle;
+use super::tls::RecordError;
+use super::tls::records::{Opened, Opener, Sealer, unsent};
 use crate::limits;
 
 /// Why bytes could not be moved. Whatever was moved before is lost with the link.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
-    /// The other end closed the link.
+    /// The other end closed the link. Over TLS it said so itself.
     #[error("the connection was closed by the other end")]
     Closed,
+    /// An encrypted link ended without the other end saying so: it died, or somebody cut the line.
+    #[error("the connection was cut: it ended without a word from the other end")]
+    Truncated,
+    /// An encrypted link can no longer be trusted, or the other end gave up.
+    #[error("the encrypted connection failed")]
+    Tls(#[source] RecordError),
     /// Not one byte moved within the time-out.
     #[error("no data passed within {seconds} seconds")]
     TimedOut {
@@ -113,9 +122,11 @@ fn io_error(operation: &'static str, error: Errno) -> LinkError {
 #[derive(Debug)]
 pub struct LinkReader {
     end: End,
+    /// In clear: read ahead. Empty over TLS, whose record layer has a buffer of its own.
     ahead: Box<[u8]>,
     ahead_start: usize,
     ahead_end: usize,
+    opener: Option<Box<Opener>>,
 }
 
 const READ: &str = "read from";
@@ -126,7 +137,17 @@ impl LinkReader {
     /// only then: what can be moved at once is moved.
     pub fn new(fd: impl Into<OwnedFd>, stop: Arc<AtomicBool>) -> std::io::Result<LinkReader> {
         let ahead = vec![0; limits::LINK_READ_AHEAD_BYTES].into_boxed_slice();
-        Ok(LinkReader { end: End::new(fd.into(), stop)?, ahead, ahead_start: 0, ahead_end: 0 })
+        Ok(LinkReader { end: End::new(fd.into(), stop)?, ahead, ahead_start: 0, ahead_end: 0, opener: None })
+    }
+
+    /// Takes one hold on a socket whose handshake is over.
+    pub(super) fn over_tls(
+        fd: impl Into<OwnedFd>,
+        opener: Opener,
+        stop: Arc<AtomicBool>,
+    ) -> std::io::Result<LinkReader> {
+        let (ahead, opener) = (Box::default(), Some(Box::new(opener)));
+        Ok(LinkReader { end: End::new(fd.into(), stop)?, ahead, ahead_start: 0, ahead_end: 0, opener })
     }
 
     /// Our own standard input.
@@ -169,6 +190,9 @@ impl LinkReader {
         if buffer.is_empty() {
             return Ok(0);
         }
+        if let Some(opener) = &mut self.opener {
+            return receive_tls(&self.end, opener, buffer);
+        }
         if self.ahead_start == self.ahead_end {
             if buffer.len() >= self.ahead.len() {
                 return receive(&self.end, buffer);
@@ -182,6 +206,22 @@ impl LinkReader {
         buffer[..taken].copy_from_slice(&available[..taken]);
         self.ahead_start += taken;
         Ok(taken)
+    }
+}
+
+/// Plaintext of one record at most.
+fn receive_tls(end: &End, opener: &mut Opener, buffer: &mut [u8]) -> Result<usize, LinkError> {
+    loop {
+        match opener.open(buffer).map_err(LinkError::Tls)? {
+            Opened::Bytes(bytes) => return Ok(bytes),
+            Opened::Closed => return Err(LinkError::Closed),
+            Opened::NeedsMore => match receive(end, opener.space()) {
+                Ok(bytes) => opener.filled(bytes),
+                // Nothing but the peer's own word, under its key, is a clean end.
+                Err(LinkError::Closed) => return Err(LinkError::Truncated),
+                Err(error) => return Err(error),
+            },
+        }
     }
 }
 
@@ -207,13 +247,34 @@ fn receive(end: &End, buffer: &mut [u8]) -> Result<usize, LinkError> {
 pub struct LinkWriter {
     end: End,
     throttle: Option<Arc<Throttle>>,
+    tls: Option<Sealing>,
+}
+
+/// The sending half of TLS.
+#[derive(Debug)]
+struct Sealing {
+    sealer: Box<Sealer>,
+    /// Kept for its memory.
+    records: Vec<Vec<u8>>,
+    /// The goodbye was said, or cannot be said any more because a record went out in part.
+    over: bool,
 }
 
 impl LinkWriter {
     /// Takes a descriptor and makes it non-blocking (undone when dropped). `stop` ends every wait, and is looked at
     /// only then: what can be moved at once is moved.
     pub fn new(fd: impl Into<OwnedFd>, stop: Arc<AtomicBool>) -> std::io::Result<LinkWriter> {
-        Ok(LinkWriter { end: End::new(fd.into(), stop)?, throttle: None })
+        Ok(LinkWriter { end: End::new(fd.into(), stop)?, throttle: None, tls: None })
+    }
+
+    /// Takes one hold on a socket whose handshake is over.
+    pub(super) fn over_tls(
+        fd: impl Into<OwnedFd>,
+        sealer: Sealer,
+        stop: Arc<AtomicBool>,
+    ) -> std::io::Result<LinkWriter> {
+        let tls = Sealing { sealer: Box::new(sealer), records: Vec::new(), over: false };
+        Ok(LinkWriter { end: End::new(fd.into(), stop)?, throttle: None, tls: Some(tls) })
     }
 
     /// Our own standard output.
@@ -247,10 +308,33 @@ impl LinkWriter {
         self.write_vectored(bytes, &[])
     }
 
+    /// Says that no more will come and closes the sending side: over TLS in a way that nobody can forge, so that the
+    /// other end can tell the end from a cut. Dropping does the same as far as the socket takes it soon.
+    ///
+    /// A socket that is dropped with unread data in it resets the connection, and the other end may then lose what it
+    /// has not read: read to the end ([`LinkError::Closed`]) before dropping the reader.
+    pub fn close(mut self) -> Result<(), LinkError> {
+        self.say_goodbye()
+    }
+
+    fn say_goodbye(&mut self) -> Result<(), LinkError> {
+        let Some(tls) = self.tls.as_mut().filter(|tls| !tls.over) else { return Ok(()) };
+        tls.over = true;
+        let record = tls.sealer.close_notify().map_err(LinkError::Tls)?;
+        let mut sent = 0;
+        while sent < record.len() {
+            sent += transmit(&self.end, &record[sent..], &[])?;
+        }
+        rustix::net::shutdown(&self.end.fd, rustix::net::Shutdown::Write).map_err(|error| io_error(WRITE, error))
+    }
+
     /// Writes a header and its payload, in one system call where the link takes it.
     pub fn write_vectored(&mut self, header: &[u8], payload: &[u8]) -> Result<(), LinkError> {
         let total = header.len() + payload.len();
-        let piece_bytes = self.throttle.as_ref().map_or(usize::MAX, |throttle| throttle.piece_bytes());
+        let mut piece_bytes = self.throttle.as_ref().map_or(usize::MAX, |throttle| throttle.piece_bytes());
+        if self.tls.is_some() {
+            piece_bytes = piece_bytes.min(limits::TLS_WRITE_BYTES);
+        }
         let mut sent = 0;
         while sent < total {
             let piece_end = sent.saturating_add(piece_bytes).min(total);
@@ -258,6 +342,10 @@ impl LinkWriter {
                 && !throttle.take(piece_end - sent, &self.end.stop)
             {
                 return Err(LinkError::Stopped);
+            }
+            if let Some(tls) = &mut self.tls {
+                transmit_tls(&self.end, tls, [header, payload], sent..piece_end)?;
+                sent = piece_end;
             }
             while sent < piece_end {
                 let head = &header[sent.min(header.len())..piece_end.min(header.len())];
@@ -269,16 +357,50 @@ impl LinkWriter {
     }
 }
 
+impl Drop for LinkWriter {
+    fn drop(&mut self) {
+        self.end.timeout = Some(Duration::from_millis(limits::TLS_GOODBYE_MS));
+        // A stop that was raised is the most common reason to come here: it must not cut the goodbye short.
+        self.end.stop = Arc::default();
+        let _ = self.say_goodbye();
+    }
+}
+
+/// Encrypts a piece and sends all of it.
+fn transmit_tls(end: &End, tls: &mut Sealing, parts: [&[u8]; 2], range: Range<usize>) -> Result<(), LinkError> {
+    // Whatever fails from here on leaves a record unsent or sent in part, and none can follow it.
+    if std::mem::replace(&mut tls.over, true) {
+        return Err(LinkError::Closed);
+    }
+    tls.records.clear();
+    tls.sealer.seal(parts, range, &mut tls.records).map_err(LinkError::Tls)?;
+    let total: usize = tls.records.iter().map(Vec::len).sum();
+    let mut sent = 0;
+    while sent < total {
+        sent += transmit_slices(end, &unsent(&tls.records, sent))?;
+    }
+    tls.over = false;
+    Ok(())
+}
+
+/// One gathering write that took something.
+fn transmit_slices(end: &End, slices: &[IoSlice<'_>]) -> Result<usize, LinkError> {
+    transmit_by(end, || rustix::io::writev(&end.fd, slices))
+}
+
 /// One write that took something.
 fn transmit(end: &End, head: &[u8], tail: &[u8]) -> Result<usize, LinkError> {
+    transmit_by(end, || match (head.is_empty(), tail.is_empty()) {
+        (true, _) => rustix::io::write(&end.fd, tail),
+        (false, true) => rustix::io::write(&end.fd, head),
+        (false, false) => rustix::io::writev(&end.fd, &[IoSlice::new(head), IoSlice::new(tail)]),
+    })
+}
+
+fn transmit_by(end: &End, write: impl Fn() -> rustix::io::Result<usize>) -> Result<usize, LinkError> {
     let since = Instant::now();
     loop {
-        let written = match (head.is_empty(), tail.is_empty()) {
-            (true, _) => rustix::io::write(&end.fd, tail),
-            (false, true) => rustix::io::write(&end.fd, head),
-            (false, false) => rustix::io::writev(&end.fd, &[IoSlice::new(head), IoSlice::new(tail)]),
-        };
-        match written {
+        match write() {
             Ok(bytes) if bytes > 0 => {
                 end.count(bytes);
                 return Ok(bytes);

@@ -1,4 +1,4 @@
-//! Decisions: options, filters, comparison, deletion gates, id and mode maps. No IO, no clock.
+//! Decisions: options, filters, comparison, deletion gates, id and mode maps, what a module allows. No IO, no clock.
 
 pub mod chmod;
 pub mod compare;
@@ -7,5 +7,6 @@ pub mod gate;
 pub mod glob;
 pub mod idmap;
 pub mod mode;
+pub mod module;
 pub mod options;
 pub mod size;

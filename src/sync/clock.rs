@@ -15,6 +15,17 @@ pub(super) fn sleep_ns(nanoseconds: u64) {
     std::thread::sleep(Duration::from_nanos(nanoseconds));
 }
 
+/// This instant.
+pub(super) fn instant() -> Instant {
+    Instant::now()
+}
+
+/// The instant after `span`; far away where that cannot be said.
+pub(super) fn after(span: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_add(span).unwrap_or(now + Duration::from_secs(365 * 24 * 3600))
+}
+
 /// Measures elapsed time.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Stopwatch(Instant);

@@ -116,6 +116,28 @@ pub enum SyncError {
         /// It had heard nothing for too long.
         timed_out: bool,
     },
+    /// `--transport direct`, and no direct lane came about.
+    #[error("no direct connection to the other host: {reason}")]
+    NoLanes {
+        /// What was tried.
+        reason: String,
+    },
+    /// No encrypted connection to a daemon.
+    #[error("cannot connect to the daemon at {host} port {port}: {reason}")]
+    Daemon {
+        /// Host.
+        host: String,
+        /// TCP port.
+        port: u16,
+        /// Why, in words.
+        reason: String,
+    },
+    /// A far end's module does not allow it.
+    #[error("{reason}")]
+    Refused {
+        /// What and why.
+        reason: String,
+    },
     /// Local descriptors for the far end could not be set up.
     #[error("cannot set up the connection")]
     Setup(#[source] io::Error),

@@ -1,22 +1,19 @@
 //! Merge files of filter rules, read from directories that are held.
 
-use std::ffi::OsStr;
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 
-use crate::fs::Dir;
+use crate::fs::{Base, Dir};
 use crate::limits;
 use crate::model::{Name, RelPath};
 use crate::plan::filter::{FilterError, FilterErrorKind, FilterPlace, Side};
-use crate::plan::options::SyncOptions;
+use crate::sync::session::Session;
 
 /// The tree that a side's filter is about.
-pub(super) fn place(side: Side, options: &SyncOptions, root: Option<&Dir>, root_is_above: bool) -> FilterPlace {
+pub(super) fn place(side: Side, session: &Session, root: Option<&Dir>, root_is_above: bool) -> FilterPlace {
     FilterPlace {
         side,
-        delete_excluded: options.deletion.excluded_too,
-        root_path: root.and_then(|root| root.path().ok()).unwrap_or_default(),
+        delete_excluded: session.options.deletion.excluded_too,
+        root_path: root.and_then(|root| session.base.path_of(root).ok()).unwrap_or_default(),
         root_is_above,
     }
 }
@@ -26,20 +23,23 @@ pub(super) fn read_in(dir: &Dir, name: &[u8]) -> Result<Option<Vec<u8>>, FilterE
     let unreadable = |reason: String| FilterError::of_file(name, FilterErrorKind::Unreadable(reason));
     let path = RelPath::new(name).map_err(|error| unreadable(error.to_string()))?;
     let Some((parent, name)) = path.split_last() else { return Ok(None) };
-    let content = match parent.is_root() {
-        true => read_small(dir, &name, limits::FILTER_FILE_BYTES_MAX),
-        false => match dir.open_beneath(&parent) {
-            Ok(dir) => read_small(&dir, &name, limits::FILTER_FILE_BYTES_MAX),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error),
-        },
-    };
+    let mut below: Option<Dir> = None;
+    for step in parent.components() {
+        let here = below.as_ref().unwrap_or(dir);
+        match here.open_child(&step) {
+            Ok(_) if here.hides(&step, true) => return Ok(None),
+            Ok(next) => below = Some(next),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(unreadable(error.to_string())),
+        }
+    }
+    let content = read_small(below.as_ref().unwrap_or(dir), &name, limits::FILTER_FILE_BYTES_MAX);
     content.map_err(|error| unreadable(error.to_string()))
 }
 
 /// A merge file above the transfer's root, which `: /name` asks for.
-pub(super) fn read_above(path: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, FilterError> {
-    match Dir::open(Path::new(OsStr::from_bytes(path))) {
+pub(super) fn read_above(base: &Base, path: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, FilterError> {
+    match base.open_dir(path) {
         Ok(dir) => read_in(&dir, name),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(FilterError::of_file(name, FilterErrorKind::Unreadable(error.to_string()))),
@@ -49,6 +49,8 @@ pub(super) fn read_above(path: &[u8], name: &[u8]) -> Result<Option<Vec<u8>>, Fi
 /// A small file's content by name; `None` when there is none.
 fn read_small(dir: &Dir, name: &Name, max_bytes: u64) -> io::Result<Option<Vec<u8>>> {
     let file = match dir.open_file(name) {
+        // Rules that nobody may read are no rules.
+        Ok(_) if dir.hides(name, false) => return Ok(None),
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

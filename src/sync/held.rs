@@ -39,7 +39,7 @@ pub(super) enum Reach {
     Strict,
     /// Symbolic links are followed as long as they stay beneath the root (`-K`).
     Beneath,
-    /// Symbolic links are followed anywhere (the sender's `-L`, `-k`).
+    /// Symbolic links are followed (the sender's `-L`, `-k`): anywhere, or as far as the root's base lets them lead.
     Anywhere,
 }
 
@@ -80,7 +80,13 @@ impl HeldDir {
         }
         let dir = Arc::new(match self.reach {
             Reach::Strict => self.root.open_beneath(&self.path)?,
-            Reach::Beneath => self.root.open_beneath_following(&self.path)?,
+            Reach::Beneath => {
+                let dir = self.root.open_beneath_following(&self.path)?;
+                if dir.is_hidden() {
+                    return Err(crate::fs::hidden());
+                }
+                dir
+            }
             Reach::Anywhere => {
                 let mut components = self.path.components();
                 let first = components.next().ok_or(io::ErrorKind::NotFound)?;

@@ -8,9 +8,11 @@ mod held;
 mod inplace;
 mod list;
 mod local;
+mod module;
 mod receiver;
 mod remote;
 mod sender;
+pub mod serve;
 mod session;
 mod stop;
 mod verify;
@@ -19,7 +21,9 @@ use std::sync::Arc;
 
 pub use self::content::{Compressor, Decompressor};
 pub use self::error::SyncError;
-pub use self::remote::serve_stdio;
+pub use self::module::module_base;
+pub use self::remote::{LaneWish, serve_stdio};
+pub use crate::wire::Transport;
 pub use self::stop::StopFlag;
 pub use self::verify::{VerifyReport, VerifyRequest, verify};
 use crate::model::{Outcome, Stats};
@@ -47,6 +51,18 @@ pub struct Connect {
     pub shell: RemoteShell,
     /// `--contimeout`: seconds until the far end has to have answered.
     pub connect_timeout_s: Option<u64>,
+    /// `--transport`, `--lanes`, `--lane-ports`.
+    pub lanes: LaneWish,
+    /// Keys for `xfer://` addresses.
+    pub keys: Option<Arc<dyn DaemonKeys>>,
+}
+
+/// Who we are to a daemon, and which daemons are trusted.
+pub trait DaemonKeys: Send + Sync + std::fmt::Debug {
+    /// Our own key; why there is none, with what to do about it, in words.
+    fn identity(&self) -> Result<Arc<crate::net::Identity>, String>;
+    /// Whether the daemon at an address may have that key; why not, in words. May ask the user.
+    fn trust(&self, host: &str, port: u16, key: &crate::net::PublicKey) -> Result<(), String>;
 }
 
 /// What a run that got to its end did.
@@ -110,13 +126,6 @@ pub fn run(request: &SyncRequest, monitor: Arc<dyn Monitor>, stop: &StopFlag) ->
 /// Which side is far: at most one, and one host.
 fn ends<'a>(sources: &'a [Address], destination: Option<&'a Address>) -> Result<Ends<'a>, SyncError> {
     let [first, ..] = sources else { return Err(SyncError::usage("no source was named")) };
-    for address in sources.iter().chain(destination) {
-        if matches!(address, Address::Daemon { .. }) {
-            return Err(SyncError::usage(
-                "xfer:// addresses need a daemon, which this version does not have: use host:path",
-            ));
-        }
-    }
     let far_destination = destination.filter(|destination| destination.is_remote());
     let far_sources = sources.iter().filter(|source| source.is_remote()).count();
     match (far_sources, far_destination) {
@@ -137,6 +146,10 @@ fn same_host(one: &Address, other: &Address) -> bool {
         (Address::Shell { user, host, .. }, Address::Shell { user: other_user, host: other_host, .. }) => {
             user == other_user && host == other_host
         }
+        (
+            Address::Daemon { host, port, module, .. },
+            Address::Daemon { host: other_host, port: other_port, module: other_module, .. },
+        ) => host == other_host && port == other_port && module == other_module,
         _ => false,
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use super::verify::VerifyMode;
 use super::{StopFlag, SyncError};
+use crate::fs::Base;
 use crate::model::{Digest, Operation, Problem, ProblemKind, Stats};
 use crate::monitor::{Counters, Event, Item, Monitor, Phase};
 use crate::plan::options::SyncOptions;
@@ -13,6 +14,8 @@ use crate::plan::options::SyncOptions;
 pub(super) struct Session {
     pub(super) options: SyncOptions,
     pub(super) monitor: Arc<dyn Monitor>,
+    /// Where paths begin that the user, or the peer, wrote.
+    pub(super) base: Base,
     /// The user's wish, or the peer's.
     pub(super) stop: StopFlag,
     /// Compares instead of copying.
@@ -36,6 +39,7 @@ impl Session {
         Session {
             options,
             monitor,
+            base: Base::Process,
             stop,
             verify: None,
             tree_digest: OnceLock::new(),

@@ -1,5 +1,6 @@
-//! Records of file content. A data frame holds one or more of them, back to back; each names its file, so that records
-//! of different files may come in any order and over any lane. Records of one file keep their order.
+//! Records of file content. A data frame holds one or more of them, back to back; each names its file. Frames may
+//! come in any order and over any lane, those of one file too: a frame with segments says itself what they are segments
+//! of (`Begin`), and the record that settles a file says how many segments there are to wait for.
 
 use super::{DecodeError, Decoder, Encoder};
 use crate::limits;
@@ -70,18 +71,24 @@ pub enum DataRecord<'a> {
         digest: Digest,
         /// The file changed while it was read, and `--live` takes it as it is.
         live: bool,
+        /// Segments that were sent of earlier attempts.
+        segments: u64,
         /// How `bytes` are encoded.
         encoding: Encoding,
         /// The content.
         bytes: &'a [u8],
     },
-    /// A file's segments follow. Repeated when the file is read again: what came before is void.
+    /// Segments of a file or its end follow in this frame. Said in every frame that has some.
     Begin {
+        /// Which read of the file: when it is read again, segments of an earlier attempt are void.
+        attempt: u8,
         /// What was found.
         content: Content,
     },
     /// One segment, whole.
     Segment {
+        /// As in its `Begin`.
+        attempt: u8,
         /// Index of the segment.
         index: u64,
         /// Digest of the decoded bytes.
@@ -93,11 +100,15 @@ pub enum DataRecord<'a> {
     },
     /// One segment of zeros, full or the file's last.
     ZeroSegment {
+        /// As in its `Begin`.
+        attempt: u8,
         /// Index of the segment.
         index: u64,
     },
     /// One segment as instructions against the basis (`delta`).
     Patch {
+        /// As in its `Begin`.
+        attempt: u8,
         /// Index of the segment.
         index: u64,
         /// Digest of the resulting bytes.
@@ -111,15 +122,21 @@ pub enum DataRecord<'a> {
     },
     /// All segments were sent.
     End {
+        /// The attempt that counts.
+        attempt: u8,
         /// Digest of the whole.
         digest: Digest,
         /// As in `Small`.
         live: bool,
+        /// Segments that were sent, of all attempts.
+        segments: u64,
     },
     /// The content equals that whose digest came with the want.
     Same {
         /// What was found.
         content: Content,
+        /// Segments that were sent of earlier attempts.
+        segments: u64,
     },
     /// The digest that was asked for.
     Digest {
@@ -128,6 +145,8 @@ pub enum DataRecord<'a> {
     },
     /// The file does not arrive.
     Failed {
+        /// Segments that were sent all the same.
+        segments: u64,
         /// Why.
         failure: Failure,
         /// The system's error number, 0 when there is none.
@@ -150,6 +169,9 @@ const FAILED: u8 = 8;
 /// Segment numbers are bounded by the longest file there can be.
 const SEGMENT_INDEX_MAX: u64 = i64::MAX as u64 / limits::SEGMENT_BYTES;
 
+/// Segments of all attempts at the longest file.
+const SEGMENTS_MAX: u64 = (SEGMENT_INDEX_MAX + 1) * limits::CHANGED_FILE_READS_MAX as u64;
+
 impl DataRecord<'_> {
     /// Appends the record of `key`.
     pub fn encode(&self, key: FileKey, buffer: &mut Vec<u8>) {
@@ -169,34 +191,50 @@ impl DataRecord<'_> {
         out.uint(key.piece.0);
         out.uint(u64::from(key.index));
         match self {
-            DataRecord::Small { content, digest, live, encoding, bytes } => {
+            DataRecord::Small { content, digest, live, segments, encoding, bytes } => {
                 encode_content(content, &mut out);
                 out.raw(&digest.0);
                 out.bool(*live);
+                out.uint(*segments);
                 out.u8(*encoding as u8);
                 out.bytes(bytes);
             }
-            DataRecord::Begin { content } | DataRecord::Same { content } => encode_content(content, &mut out),
-            DataRecord::Segment { index, digest, encoding, bytes } => {
+            DataRecord::Begin { attempt, content } => {
+                out.u8(*attempt);
+                encode_content(content, &mut out);
+            }
+            DataRecord::Same { content, segments } => {
+                encode_content(content, &mut out);
+                out.uint(*segments);
+            }
+            DataRecord::Segment { attempt, index, digest, encoding, bytes } => {
+                out.u8(*attempt);
                 out.uint(*index);
                 out.raw(&digest.0);
                 out.u8(*encoding as u8);
                 out.bytes(bytes);
             }
-            DataRecord::ZeroSegment { index } => out.uint(*index),
-            DataRecord::Patch { index, digest, encoding, decoded_bytes, bytes } => {
+            DataRecord::ZeroSegment { attempt, index } => {
+                out.u8(*attempt);
+                out.uint(*index);
+            }
+            DataRecord::Patch { attempt, index, digest, encoding, decoded_bytes, bytes } => {
+                out.u8(*attempt);
                 out.uint(*index);
                 out.raw(&digest.0);
                 out.u8(*encoding as u8);
                 out.uint(u64::from(*decoded_bytes));
                 out.bytes(bytes);
             }
-            DataRecord::End { digest, live } => {
+            DataRecord::End { attempt, digest, live, segments } => {
+                out.u8(*attempt);
                 out.raw(&digest.0);
                 out.bool(*live);
+                out.uint(*segments);
             }
             DataRecord::Digest { digest } => out.raw(&digest.0),
-            DataRecord::Failed { failure, errno, text } => {
+            DataRecord::Failed { segments, failure, errno, text } => {
+                out.uint(*segments);
                 out.u8(*failure as u8);
                 out.int(i64::from(*errno));
                 out.bytes(text);
@@ -204,16 +242,19 @@ impl DataRecord<'_> {
         }
     }
 
-    /// Whether the file is settled by this record.
-    pub fn settles(&self) -> bool {
-        matches!(
-            self,
-            DataRecord::Small { .. }
-                | DataRecord::End { .. }
-                | DataRecord::Same { .. }
-                | DataRecord::Digest { .. }
-                | DataRecord::Failed { .. }
-        )
+    /// For a record that settles its file: how many segments of it were sent besides.
+    pub fn settles(&self) -> Option<u64> {
+        match self {
+            DataRecord::Small { segments, .. }
+            | DataRecord::End { segments, .. }
+            | DataRecord::Same { segments, .. }
+            | DataRecord::Failed { segments, .. } => Some(*segments),
+            DataRecord::Digest { .. } => Some(0),
+            DataRecord::Begin { .. }
+            | DataRecord::Segment { .. }
+            | DataRecord::ZeroSegment { .. }
+            | DataRecord::Patch { .. } => None,
+        }
     }
 }
 
@@ -234,6 +275,11 @@ fn decode_content(from: &mut Decoder<'_>) -> Result<Content, DecodeError> {
         uid: from.u32("user id")?,
         gid: from.u32("group id")?,
     })
+}
+
+fn decode_attempt(from: &mut Decoder<'_>) -> Result<u8, DecodeError> {
+    let attempt = from.u8()?;
+    if u32::from(attempt) < limits::CHANGED_FILE_READS_MAX { Ok(attempt) } else { Err(DecodeError::Range("attempt")) }
 }
 
 fn decode_encoding(from: &mut Decoder<'_>) -> Result<Encoding, DecodeError> {
@@ -272,30 +318,46 @@ impl<'a> RecordReader<'a> {
                 content: decode_content(from)?,
                 digest: Digest(from.array()?),
                 live: from.bool("flag")?,
+                segments: from.bounded(SEGMENTS_MAX, "number of segments")?,
                 encoding: decode_encoding(from)?,
                 bytes: from.bytes(segment_max, "content")?,
             },
-            BEGIN => DataRecord::Begin { content: decode_content(from)? },
+            BEGIN => DataRecord::Begin { attempt: decode_attempt(from)?, content: decode_content(from)? },
             SEGMENT => DataRecord::Segment {
+                attempt: decode_attempt(from)?,
                 index: from.bounded(SEGMENT_INDEX_MAX, "segment")?,
                 digest: Digest(from.array()?),
                 encoding: decode_encoding(from)?,
                 bytes: from.bytes(segment_max, "content")?,
             },
-            ZERO_SEGMENT => DataRecord::ZeroSegment { index: from.bounded(SEGMENT_INDEX_MAX, "segment")? },
+            ZERO_SEGMENT => DataRecord::ZeroSegment {
+                attempt: decode_attempt(from)?,
+                index: from.bounded(SEGMENT_INDEX_MAX, "segment")?,
+            },
             PATCH => DataRecord::Patch {
+                attempt: decode_attempt(from)?,
                 index: from.bounded(SEGMENT_INDEX_MAX, "segment")?,
                 digest: Digest(from.array()?),
                 encoding: decode_encoding(from)?,
                 decoded_bytes: from.bounded(limits::FRAME_BYTES_MAX as u64, "instructions")? as u32,
                 bytes: from.bytes(limits::FRAME_BYTES_MAX, "instructions")?,
             },
-            END => DataRecord::End { digest: Digest(from.array()?), live: from.bool("flag")? },
-            SAME => DataRecord::Same { content: decode_content(from)? },
+            END => DataRecord::End {
+                attempt: decode_attempt(from)?,
+                digest: Digest(from.array()?),
+                live: from.bool("flag")?,
+                segments: from.bounded(SEGMENTS_MAX, "number of segments")?,
+            },
+            SAME => DataRecord::Same {
+                content: decode_content(from)?,
+                segments: from.bounded(SEGMENTS_MAX, "number of segments")?,
+            },
             DIGEST => DataRecord::Digest { digest: Digest(from.array()?) },
             FAILED => {
+                let segments = from.bounded(SEGMENTS_MAX, "number of segments")?;
                 let failure = from.u8()?;
                 DataRecord::Failed {
+                    segments,
                     failure: *Failure::ALL
                         .get(usize::from(failure))
                         .ok_or(DecodeError::Unknown { what: "failure", value: u64::from(failure) })?,

@@ -191,7 +191,13 @@ struct OpenWant {
     digest_only: bool,
     may_be_same: bool,
     may_patch: bool,
-    begun: Option<u64>,
+    /// Number of segments of each attempt that was begun.
+    begun: [Option<u64>; limits::CHANGED_FILE_READS_MAX as usize],
+    /// Segments that came, and those that were worked on: they differ while several threads are at it.
+    taken: u64,
+    done: u64,
+    /// Segments that there are in all, once the settling record has come.
+    announced: Option<u64>,
 }
 
 /// The receiver's book.
@@ -309,38 +315,80 @@ impl ReceiverFlow {
             WantMode::Digest => (true, false, false),
             WantMode::Delta { digest, .. } => (false, digest.is_some(), true),
         };
-        self.wants.insert(key, OpenWant { bytes, digest_only, may_be_same, may_patch, begun: None });
+        let want = OpenWant {
+            bytes,
+            digest_only,
+            may_be_same,
+            may_patch,
+            begun: [None; limits::CHANGED_FILE_READS_MAX as usize],
+            taken: 0,
+            done: 0,
+            announced: None,
+        };
+        self.wants.insert(key, want);
     }
 
-    /// Checks a record against what was wanted; true when it settles its want.
+    /// Checks a record against what was wanted. True: the want is settled, and nothing of it is worked on any more. A
+    /// settling record may come before segments that take another lane; then [`ReceiverFlow::segment_done`] tells it.
     pub fn on_record(&mut self, key: FileKey, record: &DataRecord<'_>) -> Result<bool, FlowError> {
         let want = self.wants.get_mut(&key).ok_or(FlowError::NotOpen { what: "file", number: u64::from(key.index) })?;
-        let segments = |size: u64| size.div_ceil(limits::SEGMENT_BYTES);
+        let begun = |attempt: &u8| want.begun.get(usize::from(*attempt)).copied().flatten();
         let fits = match record {
             DataRecord::Failed { .. } => true,
             DataRecord::Digest { .. } => want.digest_only,
             _ if want.digest_only => false,
             DataRecord::Small { content, .. } => content.size <= limits::SMALL_FILE_BYTES_MAX,
-            DataRecord::Begin { content } => {
-                want.begun = Some(segments(content.size));
-                true
+            DataRecord::Begin { attempt, content } => {
+                let count = content.size.div_ceil(limits::SEGMENT_BYTES);
+                begun(attempt).is_none_or(|before| before == count)
             }
-            DataRecord::Segment { index, .. } | DataRecord::ZeroSegment { index } => {
-                want.begun.is_some_and(|count| *index < count)
+            DataRecord::Segment { attempt, index, .. } | DataRecord::ZeroSegment { attempt, index } => {
+                begun(attempt).is_some_and(|count| *index < count)
             }
-            DataRecord::Patch { index, .. } => want.may_patch && want.begun.is_some_and(|count| *index < count),
-            DataRecord::End { .. } => want.begun.is_some(),
+            DataRecord::Patch { attempt, index, .. } => {
+                want.may_patch && begun(attempt).is_some_and(|count| *index < count)
+            }
+            DataRecord::End { attempt, .. } => begun(attempt).is_some(),
             DataRecord::Same { .. } => want.may_be_same,
         };
         if !fits {
             return Err(FlowError::Unexpected { what: "record" });
         }
-        if record.settles() {
-            self.wanted_bytes = self.wanted_bytes.saturating_sub(want.bytes);
-            self.wants.remove(&key);
-            return Ok(true);
+        if let DataRecord::Begin { attempt, content } = record {
+            want.begun[usize::from(*attempt)] = Some(content.size.div_ceil(limits::SEGMENT_BYTES));
+            return Ok(false);
         }
-        Ok(false)
+        match record.settles() {
+            Some(segments) => {
+                if want.announced.is_some() || want.taken > segments {
+                    return Err(FlowError::Unexpected { what: "end of a file" });
+                }
+                want.announced = Some(segments);
+            }
+            None => {
+                want.taken += 1;
+                if want.announced.is_some_and(|segments| want.taken > segments) {
+                    return Err(FlowError::Unexpected { what: "segment" });
+                }
+            }
+        }
+        Ok(record.settles().is_some() && self.settle(key))
+    }
+
+    /// A segment that [`ReceiverFlow::on_record`] took was worked on. True: it was the last, and the want is settled.
+    pub fn segment_done(&mut self, key: FileKey) -> bool {
+        if let Some(want) = self.wants.get_mut(&key) {
+            want.done += 1;
+        }
+        self.settle(key)
+    }
+
+    /// Settles a want if all of its answer is there and worked on.
+    fn settle(&mut self, key: FileKey) -> bool {
+        let Some(want) = self.wants.get(&key).filter(|want| want.announced == Some(want.done)) else { return false };
+        self.wanted_bytes = self.wanted_bytes.saturating_sub(want.bytes);
+        self.wants.remove(&key);
+        true
     }
 
     /// Wants without an answer.

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::listing::{decode_piece, decode_single, encode_piece, encode_single};
-use super::{DecodeError, Decoder, Encoder, FileKey};
+use super::{DecodeError, Decoder, Encoder, FileKey, SessionId};
 use crate::limits;
 use crate::model::{Digest, Kind, ListedEntry, Name, Piece, PieceId, Stats, Timestamp};
 use crate::monitor::{Action, Changes, Event, Item};
@@ -23,6 +23,95 @@ pub enum FarRole {
     Sender,
     /// Writes the destination, or compares it.
     Receiver,
+}
+
+/// Over what file content goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Transport {
+    /// Direct lanes where they can be had, the control lane until then.
+    #[default]
+    Auto,
+    /// Direct lanes only.
+    Direct,
+    /// The control lane only.
+    Shell,
+}
+
+/// What the two ends of a session say to each other to get direct lanes. The client leads: it asks one end to listen and
+/// the other to connect.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum LaneWord {
+    /// From the client: listen for the owner of a key.
+    Listen {
+        /// Public key of who will connect.
+        peer_key: [u8; 32],
+        /// What each lane has to show, once.
+        token: [u8; 32],
+        /// What its connection begins with.
+        session: SessionId,
+        /// First and last port to choose from; any where there is none.
+        ports: Option<(u16, u16)>,
+        /// Lanes at most.
+        lanes: u8,
+    },
+    /// To the client: where to connect to.
+    Listening {
+        /// Our public key.
+        key: [u8; 32],
+        /// What a connection has to begin with.
+        session: SessionId,
+        /// TCP port; 0 for the one that the control lane goes to.
+        port: u16,
+        /// Addresses by which we may be reached; the client knows others.
+        addresses: Vec<String>,
+    },
+    /// From the client: connect to someone who listens.
+    Connect {
+        /// Public key of who listens.
+        peer_key: [u8; 32],
+        /// As in `Listen`.
+        token: [u8; 32],
+        /// As in `Listening`.
+        session: SessionId,
+        /// TCP port.
+        port: u16,
+        /// Addresses to try.
+        addresses: Vec<String>,
+        /// Who listens is the client: where the remote shell's connection came from is worth a try.
+        to_client: bool,
+        /// So many lanes; by cores and by the link where it is not said.
+        lanes: Option<u8>,
+        /// Milliseconds to try for.
+        limit_ms: u32,
+    },
+    /// To the client: lanes that we opened.
+    Opened {
+        /// How many.
+        lanes: u8,
+    },
+    /// To the client: it did not work.
+    Failed {
+        /// Why, in words.
+        reason: String,
+    },
+    /// From the client: nobody will come any more.
+    Close,
+}
+
+/// A module of a daemon, as it is listed for a client that may use it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModuleLine {
+    /// Its name.
+    pub name: String,
+    /// For people; may be empty.
+    pub comment: String,
+    /// It can be read from.
+    pub may_read: bool,
+    /// It can be written to.
+    pub may_write: bool,
 }
 
 /// Paths at the far end, as the user wrote them.
@@ -43,8 +132,12 @@ pub struct Setup {
     pub role: FarRole,
     /// Where.
     pub paths: SetupPaths,
+    /// At a daemon: the module that paths are beneath; empty asks for a list of modules. None over a remote shell.
+    pub module: Option<String>,
     /// How.
     pub options: SyncOptions,
+    /// Over what content goes.
+    pub transport: Transport,
     /// Compare instead of copying.
     pub verify: bool,
     /// With `verify`: contents only.
@@ -120,7 +213,10 @@ pub enum Message {
         last: bool,
     },
     /// The far end accepts.
-    Ready,
+    Ready {
+        /// Its public key for direct lanes, where it may have some.
+        lane_key: Option<[u8; 32]>,
+    },
     /// This side cannot go on; in words, with what to do.
     Fatal {
         /// What failed.
@@ -185,6 +281,19 @@ pub enum Message {
     Heartbeat,
     /// The source's tree has this digest, and the destination equals it (`verify`).
     TreeDigest(Digest),
+    /// About direct lanes.
+    Lane(LaneWord),
+    /// First on a direct lane, by the side that connected.
+    LaneHello {
+        /// What the client gave out.
+        token: [u8; 32],
+        /// Number of the lane: each is taken once.
+        number: u8,
+    },
+    /// The answer to it: the lane may be used.
+    LaneWelcome,
+    /// The modules of a daemon that the client may use.
+    Modules(Vec<ModuleLine>),
 }
 
 macro_rules! kinds {
@@ -208,6 +317,7 @@ macro_rules! kinds {
 kinds! {
     Setup = 1, Ready = 2, Fatal = 3, Sources = 4, Owners = 5, Listing = 6, ListingEnd = 7, Data = 8, Wants = 9,
     Signature = 10, Release = 11, Items = 12, Event = 13, Done = 14, Stop = 15, Heartbeat = 16, TreeDigest = 17, Paths = 18,
+    Lane = 19, LaneHello = 20, LaneWelcome = 21, Modules = 22,
 }
 
 /// A frame's header.
@@ -244,7 +354,7 @@ impl Message {
         match self {
             Message::Setup(_) => MessageKind::Setup,
             Message::Paths { .. } => MessageKind::Paths,
-            Message::Ready => MessageKind::Ready,
+            Message::Ready { .. } => MessageKind::Ready,
             Message::Fatal { .. } => MessageKind::Fatal,
             Message::Sources { .. } => MessageKind::Sources,
             Message::Owners { .. } => MessageKind::Owners,
@@ -260,6 +370,10 @@ impl Message {
             Message::Stop => MessageKind::Stop,
             Message::Heartbeat => MessageKind::Heartbeat,
             Message::TreeDigest(_) => MessageKind::TreeDigest,
+            Message::Lane(_) => MessageKind::Lane,
+            Message::LaneHello { .. } => MessageKind::LaneHello,
+            Message::LaneWelcome => MessageKind::LaneWelcome,
+            Message::Modules(_) => MessageKind::Modules,
         }
     }
 
@@ -273,7 +387,14 @@ impl Message {
             Message::Event(event) => return json(event),
             Message::Done(stats) => return json(stats),
             Message::Data(payload) => return payload.clone(),
-            Message::Ready | Message::Stop | Message::Heartbeat => {}
+            Message::Lane(word) => return json(word),
+            Message::Modules(modules) => return json(modules),
+            Message::Stop | Message::Heartbeat | Message::LaneWelcome => {}
+            Message::Ready { lane_key } => out.bytes(lane_key.as_ref().map_or(&[], |key| &key[..])),
+            Message::LaneHello { token, number } => {
+                out.raw(token);
+                out.u8(*number);
+            }
             Message::TreeDigest(digest) => out.raw(&digest.0),
             Message::Paths { paths, last } => {
                 out.bool(*last);
@@ -343,7 +464,16 @@ impl Message {
             MessageKind::Event => return parse(&payload, "event").map(Message::Event),
             MessageKind::Done => return parse(&payload, "totals").map(Message::Done),
             MessageKind::Data => return Ok(Message::Data(payload)),
-            MessageKind::Ready => Message::Ready,
+            MessageKind::Ready => Message::Ready {
+                lane_key: match from.bytes(32, "key")? {
+                    [] => None,
+                    key => Some(key.try_into().map_err(|_| DecodeError::Range("key"))?),
+                },
+            },
+            MessageKind::Lane => return parse(&payload, "words about lanes").map(Message::Lane),
+            MessageKind::Modules => return parse(&payload, "modules").map(Message::Modules),
+            MessageKind::LaneHello => Message::LaneHello { token: from.array()?, number: from.u8()? },
+            MessageKind::LaneWelcome => Message::LaneWelcome,
             MessageKind::Paths => {
                 let last = from.bool("flag")?;
                 let count = from.bounded(limits::FRAME_BYTES_MAX as u64, "paths")?;

@@ -128,6 +128,10 @@ pub(crate) enum Flag {
     XferPath,
     Timeout,
     ConnectTimeout,
+    Transport,
+    Lanes,
+    LanePorts,
+    AcceptNew,
     AlwaysSo,
     Verbose,
     Quiet,
@@ -423,6 +427,12 @@ pub(crate) const FLAGS: &[FlagSpec] = &[
         .value("SECONDS")
         .no(&["no-contimeout"])
         .verify(),
+    row(F::Transport, G::Connection, "transport", "Content goes over: auto (direct lanes, else the shell), direct, shell")
+        .value("WHICH"),
+    row(F::Lanes, G::Connection, "lanes", "Direct connections, 1 to 8 (default: by cores and link)").value("N"),
+    row(F::LanePorts, G::Connection, "lane-ports", "Ports to listen on for direct connections, for firewalls")
+        .value("FROM-TO"),
+    row(F::AcceptNew, G::Connection, "accept-new", "Trust a daemon that was never met before, without asking").verify(),
     row(F::AlwaysSo, G::Connection, "secluded-args", "Accepted: arguments never pass through the far shell")
         .short('s')
         .alias(&["protect-args", "inc-recursive", "i-r"])

@@ -30,7 +30,7 @@ impl Receiver {
         let Some(alternatives) = &self.session.options.alt_dests else { return Vec::new() };
         let mut dirs = Vec::new();
         for path in &alternatives.dirs {
-            match open_auxiliary(&self.root, path) {
+            match open_auxiliary(&self.session.base, &self.root, path) {
                 Ok(dir) => dirs.push(dir),
                 Err(error) => {
                     self.session.notice(format!("{} is left out: {error}", crate::model::display_bytes(path)))
@@ -122,7 +122,7 @@ impl Receiver {
         for root in self.alternatives.get_or_init(|| self.open_alternatives()) {
             let Ok(dir) = root.open_beneath(&work.node.path) else { continue };
             let Ok(metadata) = dir.stat(work.name(index)) else { continue };
-            if metadata.kind != entry.metadata.kind {
+            if metadata.kind != entry.metadata.kind || dir.hides(work.name(index), false) || dir.is_hidden() {
                 continue;
             }
             let Ok(found) = self.attributes_of(&dir, work.name(index), metadata, entry) else { continue };
@@ -156,6 +156,12 @@ impl Receiver {
         let name = work.name(index);
         from.dir.make_link(name, &dir, name)?;
         work.node.touch();
+        let (linked, compared) = (dir.stat(name)?, &from.found.metadata);
+        if (linked.dev, linked.ino) != (compared.dev, compared.ino) {
+            // Something else was put there after it was compared.
+            dir.unlink(name)?;
+            return Ok(false);
+        }
         self.tell(work, index, ItemAction::HardLinked, Changes::default(), 0, None);
         Ok(true)
     }

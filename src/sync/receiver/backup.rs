@@ -51,6 +51,9 @@ impl Receiver {
             None => Arc::clone(dir),
             Some(base) => self.backup_directory(base, parent)?,
         };
+        if to_dir.hides(kept, kind == Kind::Dir) {
+            return Err(fs::hidden());
+        }
         match to_dir.unlink(kept) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
@@ -72,7 +75,7 @@ impl Receiver {
 
     /// The directory below `--backup-dir` that stands for `path`; made with the attributes of its counterpart.
     fn backup_directory(&self, base: &[u8], path: &RelPath) -> io::Result<Arc<Dir>> {
-        let mut dir = match open_auxiliary(&self.root, base) {
+        let mut dir = match open_auxiliary(&self.session.base, &self.root, base) {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound => self.make_auxiliary(base)?,
             Err(error) => return Err(error),
@@ -81,6 +84,9 @@ impl Receiver {
         let preserve = &self.session.options.preserve;
         for name in path.components() {
             here = here.join(&name);
+            if dir.hides(&name, true) {
+                return Err(fs::hidden());
+            }
             dir = match dir.open_child(&name) {
                 Ok(child) => Arc::new(child),
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -117,7 +123,7 @@ impl Receiver {
             Some(slash) => (&trimmed[..slash], &trimmed[slash + 1..]),
             None => (&b"."[..], trimmed),
         };
-        let parent = match open_auxiliary(&self.root, parent) {
+        let parent = match open_auxiliary(&self.session.base, &self.root, parent) {
             Ok(dir) => dir,
             Err(error) if error.kind() == io::ErrorKind::NotFound && parent != b"/" && parent != b"." => {
                 self.make_auxiliary(parent)?
@@ -125,6 +131,9 @@ impl Receiver {
             Err(error) => return Err(error),
         };
         let name = Name::new(name).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        if parent.hides(&name, true) {
+            return Err(fs::hidden());
+        }
         match parent.make_dir(&name, 0o777) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
@@ -135,10 +144,10 @@ impl Receiver {
 
     /// A backup on another file system.
     fn copy_away(&self, dir: &Arc<Dir>, name: &Name, to_dir: &Arc<Dir>, kept: &Name, kind: Kind) -> io::Result<()> {
-        let metadata = dir.stat(name)?;
         match kind {
             Kind::File => {
-                let source = dir.open_file(name)?;
+                // One look at one inode: the copy must not give the content of one file the mode of another.
+                let (source, metadata) = dir.open_file_with_metadata(name)?;
                 let stage = Stage::create(to_dir, false, 0o600)?;
                 fs::copy_file_data(&source, stage.file(), metadata.size, true, &mut |_| Ok(()))?;
                 let change = MetadataChange {
@@ -155,7 +164,10 @@ impl Receiver {
             }
             Kind::Symlink => to_dir.make_symlink(&dir.read_link(name)?, kept),
             Kind::Dir => Err(io::ErrorKind::IsADirectory.into()),
-            kind => to_dir.make_node(kept, kind, metadata.mode, metadata.rdev),
+            kind => {
+                let metadata = dir.stat(name)?;
+                to_dir.make_node(kept, metadata.kind, metadata.mode, metadata.rdev)
+            }
         }
     }
 }

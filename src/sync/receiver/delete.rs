@@ -37,7 +37,7 @@ impl Receiver {
                     Some(parent) => Ok(self.filter_of(parent)?),
                     None => {
                         let root = self.root.is_there.then_some(&*self.root.dir);
-                        let place = filters::place(Side::Receiver, &self.session.options, root, self.root_is_above);
+                        let place = filters::place(Side::Receiver, &self.session, root, self.root_is_above);
                         DirFilter::root(&self.session.options.filters, &place, &mut reader)
                     }
                 };
@@ -51,7 +51,7 @@ impl Receiver {
 
     fn merge_file(&self, node: &Arc<Node>, dir: MergeDir<'_>, name: &[u8]) -> Result<Option<Vec<u8>>, FilterError> {
         if let MergeDir::Above(path) = dir {
-            return filters::read_above(path, name);
+            return filters::read_above(&self.session.base, path, name);
         }
         let sent = node.merge_files.get().into_iter().flatten().find(|(sent, _)| sent == name);
         // With --existing a file that is not here will not be here after the transfer either.
@@ -304,7 +304,7 @@ impl Receiver {
         };
         let mut reader = |dir: MergeDir<'_>, merge: &[u8]| match dir {
             MergeDir::Inside(_) => filters::read_in(&child, merge),
-            MergeDir::Above(path) => filters::read_above(path, merge),
+            MergeDir::Above(path) => filters::read_above(&self.session.base, path, merge),
         };
         // Rules that cannot be read protect everything below.
         let filter = filter.and_then(|filter| filter.enter(path, &mut reader).ok());
@@ -324,8 +324,10 @@ impl Receiver {
                 }
             };
             let below = path.join(&name);
-            let protected =
-                filter.as_ref().is_none_or(|filter| filter.verdict_in_deleted(&below, kind == Kind::Dir).is_excluded());
+            let protected = child.hides(&name, kind == Kind::Dir)
+                || filter
+                    .as_ref()
+                    .is_none_or(|filter| filter.verdict_in_deleted(&below, kind == Kind::Dir).is_excluded());
             all_gone &= !protected && self.delete(&child, &name, &below, kind, filter.as_ref(), budget);
         }
         if !all_gone && !self.session.is_ending() {

@@ -167,6 +167,21 @@ impl Receiver {
         self.enqueue(work);
     }
 
+    /// Whether a name of the destination does not exist for the session, by the rules of a module.
+    fn hides(&self, node: &Arc<Node>, name: &Name, is_dir: bool) -> bool {
+        if !self.session.base.is_confined() {
+            return false;
+        }
+        let (mut node, mut path) = (node, RelPath::root().join(name));
+        while !node.is_there() {
+            // In a dry run, or with -m, the directory may be yet to come.
+            let (Some(parent), Some(name)) = (&node.parent, node.path.file_name()) else { return false };
+            path = RelPath::root().join(&name).join_path(&path);
+            node = parent;
+        }
+        node.open().map_or(true, |dir| dir.hides_below(&path, is_dir))
+    }
+
     fn enqueue(&self, work: Arc<PieceWork>) {
         if let Some(queue) = &*self.work.lock().unwrap_or_else(PoisonError::into_inner) {
             // Fails only when every worker is gone, which is the end of the run.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use super::node::{Node, PieceWork};
 use super::{FileTask, Receiver};
-use crate::fs::{Dir, Stage};
+use crate::fs::{self, Dir, Stage};
 use crate::limits;
-use crate::model::Name;
+use crate::model::{Name, RelPath};
 
 /// What a partial file's name begins with.
 const PREFIX: &[u8] = b".xfer-partial.";
@@ -35,8 +35,14 @@ impl Receiver {
     fn partial_place(&self, node: &Arc<Node>, name: &Name, make: bool) -> io::Result<Option<(Arc<Dir>, Name)>> {
         let dir = node.open()?;
         let Some(partial_dir) = &self.root.partial_dir else {
-            return Ok(partial_name(name).map(|hidden| (dir, hidden)));
+            return match partial_name(name) {
+                Some(hidden) if dir.hides(&hidden, false) => Err(fs::hidden()),
+                hidden => Ok(hidden.map(|hidden| (dir, hidden))),
+            };
         };
+        if dir.hides_below(&RelPath::root().join(partial_dir).join(name), false) || dir.hides(partial_dir, true) {
+            return Err(fs::hidden());
+        }
         match dir.open_child(partial_dir) {
             Ok(child) => Ok(Some((Arc::new(child), name.clone()))),
             Err(error) if error.kind() == io::ErrorKind::NotFound && make => {

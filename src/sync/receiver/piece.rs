@@ -123,7 +123,7 @@ impl Receiver {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return,
             Err(error) => return self.problem(Operation::Stat, &node.path.join(&name), &error),
         };
-        if !self.is_protected(node, &name, is_dir) {
+        if !self.hides(node, &name, is_dir) && !self.is_protected(node, &name, is_dir) {
             self.extras
                 .lock()
                 .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -134,6 +134,12 @@ impl Receiver {
     fn entry(self: &Arc<Receiver>, work: &Arc<PieceWork>, index: u16, listed: &ListedEntry, is_there: bool) {
         self.session.counters().set_current(work.listed(index).entry.name.as_bytes());
         let kind = listed.entry.metadata.kind;
+        if self.hides(&work.node, work.name(index), kind == Kind::Dir) {
+            self.problem(Operation::Create, &work.path(index), &fs::hidden());
+            self.skip_child(work, index);
+            self.settle(work);
+            return;
+        }
         if kind == Kind::Dir {
             self.directory(work, index, listed, is_there);
             self.settle(work);

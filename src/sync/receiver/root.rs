@@ -2,18 +2,18 @@
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::fs::{self, DestinationLock, Dir, LockError};
+use crate::fs::{self, Base, DestinationLock, Dir, LockError};
 use crate::limits;
 use crate::model::{Kind, Name, Operation, Problem, ProblemKind, RelPath, display_bytes};
 use crate::monitor::Changes;
 use crate::plan::options::SyncOptions;
+use crate::sync::SyncError;
 use crate::sync::clock::{self, Stopwatch};
 use crate::sync::session::Session;
-use crate::sync::{StopFlag, SyncError};
 
 /// The destination, held.
 #[derive(Debug)]
@@ -24,6 +24,8 @@ pub(in crate::sync) struct DestinationRoot {
     pub(super) is_there: bool,
     /// The name that the one file of the transfer gets.
     pub(super) rename: Option<Name>,
+    /// How `dir` was named in the session's base.
+    at: Vec<u8>,
     /// The directory was made by this run.
     pub(super) created: bool,
     /// As the user wrote it, for messages.
@@ -60,6 +62,7 @@ impl DestinationRoot {
             path: shown.to_vec(),
             source,
         };
+        let base = &session.base;
         let path = if shown.is_empty() { PathBuf::from(".") } else { PathBuf::from(OsStr::from_bytes(shown)) };
         if options.mkpath && !options.dry_run {
             let parent = if single.is_some() && shown.last() != Some(&b'/') { path.parent() } else { Some(&*path) };
@@ -68,13 +71,17 @@ impl DestinationRoot {
             }
         }
         let mut created = false;
-        let found = match Dir::open(&path) {
+        let mut at = shown.to_vec();
+        let found = match open_dir(base, &path) {
             Ok(dir) => Found::Directory(Arc::new(dir)),
             Err(source) if source.kind() == io::ErrorKind::NotFound => {
                 if single.is_some() && shown.last() != Some(&b'/') {
                     match split(&path) {
-                        Some((parent, name)) => match Dir::open(&parent) {
-                            Ok(dir) => Found::Single(Arc::new(dir), name),
+                        Some((parent, name)) => match open_dir(base, &parent) {
+                            Ok(dir) => {
+                                at = parent.into_os_string().into_vec();
+                                Found::Single(Arc::new(dir), name)
+                            }
                             Err(source) if options.dry_run && source.kind() == io::ErrorKind::NotFound => {
                                 Found::Nowhere
                             }
@@ -86,7 +93,7 @@ impl DestinationRoot {
                     session.detail(|| format!("created directory {}", display_bytes(shown)));
                     Found::Nowhere
                 } else {
-                    let dir = make_directory(&path).map_err(|source| match source.kind() {
+                    let dir = make_directory(base, &path).map_err(|source| match source.kind() {
                         io::ErrorKind::NotFound => SyncError::parent_missing(shown, source),
                         _ => error("create", source),
                     })?;
@@ -97,7 +104,8 @@ impl DestinationRoot {
             }
             Err(source) if source.kind() == io::ErrorKind::NotADirectory => match (single, split(&path)) {
                 (Some(_), Some((parent, name))) if shown.last() != Some(&b'/') => {
-                    let dir = Dir::open(&parent).map_err(|source| error("open", source))?;
+                    let dir = open_dir(base, &parent).map_err(|source| error("open", source))?;
+                    at = parent.into_os_string().into_vec();
                     Found::Single(Arc::new(dir), name)
                 }
                 _ => return Err(SyncError::DestinationIsFile { path: shown.to_vec() }),
@@ -107,12 +115,10 @@ impl DestinationRoot {
         let (dir, is_there, rename) = match found {
             Found::Directory(dir) => (dir, true, None),
             Found::Single(dir, name) => (dir, true, Some(name)),
-            Found::Nowhere => {
-                (Arc::new(Dir::open(Path::new("/")).map_err(|source| error("open", source))?), false, None)
-            }
+            Found::Nowhere => (Arc::new(base.open_dir(b"/").map_err(|source| error("open", source))?), false, None),
         };
         let lock = match is_there && !options.dry_run {
-            true => lock(&dir, rename.as_ref(), shown, &session.stop)?,
+            true => lock(&dir, rename.as_ref(), shown, session)?,
             false => None,
         };
         let granularity_ns = if is_there { dir.time_granularity_ns().unwrap_or(1) } else { 1 };
@@ -121,6 +127,7 @@ impl DestinationRoot {
             dir,
             is_there,
             rename,
+            at,
             created,
             shown: shown.to_vec(),
             granularity_ns,
@@ -142,10 +149,17 @@ fn partial_dir(options: &SyncOptions) -> Result<Option<Name>, SyncError> {
     }
 }
 
+fn open_dir(base: &Base, path: &Path) -> io::Result<Dir> {
+    base.open_dir(path.as_os_str().as_bytes())
+}
+
 /// Makes one directory, as the user's umask has it.
-fn make_directory(path: &Path) -> io::Result<Dir> {
+fn make_directory(base: &Base, path: &Path) -> io::Result<Dir> {
     let (parent, name) = split(path).ok_or(io::ErrorKind::NotFound)?;
-    let parent = Dir::open(&parent)?;
+    let parent = open_dir(base, &parent)?;
+    if parent.hides(&name, true) {
+        return Err(fs::hidden());
+    }
     parent.make_dir(&name, 0o777)?;
     parent.open_child(&name)
 }
@@ -154,7 +168,7 @@ fn make_directory(path: &Path) -> io::Result<Dir> {
 fn make_path(path: &Path, session: &Session) -> io::Result<()> {
     let mut missing = Vec::new();
     let mut current = path.to_path_buf();
-    while let Err(error) = Dir::open(&current) {
+    while let Err(error) = open_dir(&session.base, &current) {
         if error.kind() != io::ErrorKind::NotFound {
             return Err(error);
         }
@@ -165,7 +179,7 @@ fn make_path(path: &Path, session: &Session) -> io::Result<()> {
         }
     }
     for path in missing.iter().rev() {
-        match make_directory(path) {
+        match make_directory(&session.base, path) {
             Ok(_) => session.detail(|| format!("created directory {}", display_bytes(path.as_os_str().as_bytes()))),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
             Err(error) => return Err(error),
@@ -183,7 +197,12 @@ fn split(path: &Path) -> Option<(PathBuf, Name)> {
 
 /// One run at a time writes into a destination. Tried again for a while: the far end of a session that was just cut
 /// takes a moment to leave.
-fn lock(dir: &Dir, single: Option<&Name>, shown: &[u8], stop: &StopFlag) -> Result<Option<DestinationLock>, SyncError> {
+fn lock(
+    dir: &Dir,
+    single: Option<&Name>,
+    shown: &[u8],
+    session: &Session,
+) -> Result<Option<DestinationLock>, SyncError> {
     let watch = Stopwatch::start();
     loop {
         let locked = match single {
@@ -192,10 +211,12 @@ fn lock(dir: &Dir, single: Option<&Name>, shown: &[u8], stop: &StopFlag) -> Resu
         };
         match locked {
             Ok(lock) => return Ok(Some(lock)),
-            Err(LockError::Busy(_)) if watch.elapsed_ms() < limits::LOCK_RETRY_MS && !stop.requested() => {
+            Err(LockError::Busy(_)) if watch.elapsed_ms() < limits::LOCK_RETRY_MS && !session.stop.requested() => {
                 clock::sleep_ns(50_000_000);
             }
             Err(LockError::Busy(holder)) => {
+                // What else runs on the machine is no business of a module's clients.
+                let holder = holder.filter(|_| !session.base.is_confined());
                 let command = holder.map(fs::process_command).unwrap_or_default();
                 return Err(SyncError::Locked { path: shown.to_vec(), holder, command });
             }
@@ -239,10 +260,13 @@ fn warn_of_nesting(sources: &[Vec<u8>], destination: &[u8], session: &Session) {
     ));
 }
 
-/// Whether the destination has a directory where an alternative or backup path leads.
-pub(super) fn open_auxiliary(root: &DestinationRoot, path: &[u8]) -> io::Result<Arc<Dir>> {
+/// Opens the directory that an alternative or backup path names: absolute in the base, or from the destination on.
+pub(super) fn open_auxiliary(base: &Base, root: &DestinationRoot, path: &[u8]) -> io::Result<Arc<Dir>> {
     if path.starts_with(b"/") {
-        return Dir::open(Path::new(OsStr::from_bytes(path))).map(Arc::new);
+        return base.open_dir(path).map(Arc::new);
+    }
+    if base.is_confined() {
+        return base.open_dir(&[&root.at[..], path].join(&b'/')).map(Arc::new);
     }
     // Relative to the destination, and the user's own word: ".." and links are followed.
     let mut dir = Arc::clone(&root.dir);
@@ -306,7 +330,10 @@ impl super::Receiver {
         let done = counters.bytes_done.load(std::sync::atomic::Ordering::Relaxed);
         SyncError::Full {
             path: path.to_vec(),
-            file_system: space.as_ref().map(|space| space.place.clone()).unwrap_or_default(),
+            file_system: match self.session.base.is_confined() {
+                true => b"the module's".to_vec(),
+                false => space.as_ref().map(|space| space.place.clone()).unwrap_or_default(),
+            },
             missing_bytes: listed.saturating_sub(done).saturating_sub(space.map_or(0, |space| space.free_bytes)),
             reason: error.to_string(),
         }

@@ -34,7 +34,7 @@ fn sign(intake: &Intake, signing: &Signing) {
     for number in 0..length.div_ceil(limits::DELTA_WINDOW_BYTES) {
         let ahead = (limits::DELTA_WINDOWS_AHEAD_MAX as u64 - 1).min(number);
         let give_up = || intake.session.is_ending() || Arc::strong_count(&signing.file) == 1;
-        if give_up() || !signing.file.wait_for_segment((number - ahead) * WINDOW_SEGMENTS, give_up) {
+        if give_up() || !signing.file.wait_for_segments((number - ahead) * WINDOW_SEGMENTS, give_up) {
             return;
         }
         let offset = number * limits::DELTA_WINDOW_BYTES;

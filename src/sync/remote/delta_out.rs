@@ -4,7 +4,9 @@ use std::sync::PoisonError;
 
 use crossbeam_channel::Receiver as Inbox;
 
-use super::feed::{Feed, OutFrame, Unsent};
+use super::answer::Unsent;
+use super::feed::Feed;
+use super::out_frame::{Attempt, OutFrame};
 use crate::delta::{BasisIndex, Instruction, MatchState, Segment, WindowSignature, encode_instructions, match_segment};
 use crate::fs;
 use crate::limits;
@@ -34,7 +36,7 @@ pub(super) fn open(feed: &Feed, key: FileKey) {
 }
 
 /// What has arrived of the basis.
-struct Arriving {
+pub(super) struct Arriving {
     index: BasisIndex,
     inbox: Inbox<Vec<u8>>,
     received: u64,
@@ -42,6 +44,19 @@ struct Arriving {
 }
 
 impl Arriving {
+    /// The signatures of a wanted file; `None` where they were taken before.
+    pub(super) fn of(feed: &Feed, key: FileKey, basis: &Basis) -> Option<Arriving> {
+        let inbox = feed.signatures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key)?;
+        let index = BasisIndex::new(basis.bytes, basis.block_bytes).ok()?;
+        Some(Arriving { index, inbox, received: 0, windows: basis.windows() })
+    }
+
+    /// Whether [`Arriving::reach`] would not wait.
+    fn has(&self, offset: u64) -> bool {
+        let wanted = (offset / limits::DELTA_WINDOW_BYTES + 1).min(self.windows);
+        self.received + self.inbox.len() as u64 >= wanted
+    }
+
     /// Waits until the window with `offset` has arrived, as far as the basis has one.
     fn reach(&mut self, offset: u64, feed: &Feed) -> Result<(), Unsent> {
         let wanted = (offset / limits::DELTA_WINDOW_BYTES + 1).min(self.windows);
@@ -71,34 +86,35 @@ impl Arriving {
     }
 }
 
-/// Sends a file as instructions.
+/// Sends a file as instructions; the digests of its segments.
 pub(super) fn send(
     feed: &Feed,
-    key: FileKey,
+    attempt: &Attempt,
     source: &SourceFile,
     basis: &Basis,
+    mut arriving: Arriving,
     frame: &mut OutFrame<'_>,
-) -> Result<(), Unsent> {
-    let content = source.content();
-    let signatures = feed.signatures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-    // Signatures come once: when the file is read again, it is sent whole.
-    let (Some(inbox), Ok(index)) = (signatures, BasisIndex::new(basis.bytes, basis.block_bytes)) else {
-        return feed.send_segments(key, source, frame);
-    };
-    let mut arriving = Arriving { index, inbox, received: 0, windows: basis.windows() };
+) -> Result<SegmentDigests, Unsent> {
+    let content = attempt.content;
+    let number = attempt.number;
     let state = MatchState::new();
     let mut digests = SegmentDigests::new(content.size);
     let around = u64::from(basis.block_bytes);
     let mut buffer = Vec::new();
     let mut instructions = Vec::new();
-    frame.send();
-    frame.push(key, &DataRecord::Begin { content });
     for index in 0..digests.count() {
         let start = index * limits::SEGMENT_BYTES;
         let length = (content.size - start).min(limits::SEGMENT_BYTES);
+        // What is done must not wait here: the receiver signs on only as segments arrive.
+        if !arriving.has((start + length).saturating_add(limits::DELTA_SEARCH_RADIUS_BYTES)) {
+            frame.send();
+        }
         arriving.reach((start + length).saturating_add(limits::DELTA_SEARCH_RADIUS_BYTES), feed)?;
         let shifted = (start + length).saturating_add_signed(state.shift());
         let ahead = start + (limits::DELTA_WINDOWS_AHEAD_MAX as u64 - 2) * limits::DELTA_WINDOW_BYTES;
+        if !arriving.has(shifted.min(ahead)) {
+            frame.send();
+        }
         arriving.reach(shifted.min(ahead), feed)?;
         let behind = limits::DELTA_WINDOWS_AHEAD_MAX as u64 * limits::DELTA_WINDOW_BYTES;
         arriving.index.forget_before(start.saturating_sub(behind));
@@ -123,16 +139,18 @@ pub(super) fn send(
         let literal_bytes: usize = found.instructions.iter().map(literal_bytes).sum();
         Counters::add(&feed.session.counters().bytes_transferred, literal_bytes as u64);
         match &found.instructions[..] {
-            [Instruction::Zero { len }] if *len as u64 == length => frame.push(key, &DataRecord::ZeroSegment { index }),
-            _ if literal_bytes == bytes.len() => frame.push_segment(key, index, digest, bytes),
+            [Instruction::Zero { len }] if *len as u64 == length => {
+                frame.push_of(attempt, &DataRecord::ZeroSegment { attempt: number, index });
+            }
+            _ if literal_bytes == bytes.len() => frame.push_segment(attempt, index, digest, bytes),
             _ => {
                 instructions.clear();
                 encode_instructions(&found.instructions, bytes, &mut instructions);
-                frame.push_patch(key, index, digest, &instructions);
+                frame.push_patch(attempt, index, digest, &instructions);
             }
         }
     }
-    feed.finish(key, source, &digests, true, frame)
+    Ok(digests)
 }
 
 fn literal_bytes(instruction: &Instruction) -> usize {

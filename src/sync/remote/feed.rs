@@ -1,32 +1,29 @@
 //! The sender over a link: listings out, wants in, contents out.
 
 use std::collections::{HashMap, HashSet};
-use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
-use super::pump::{CutOnDrop, Ends, Line, read_message, write_all};
-use super::relay::Relay;
+use super::answer::Work;
+use super::lanes::{self, LaneDesk};
+use super::pump::{CutOnDrop, Line, read_message, write_all};
 use super::session_end::{self, SessionEnd};
+use super::spread::Spread;
+use super::Part;
 use crate::fs;
 use crate::limits;
-use crate::model::{
-    ContentHasher, Digest, Kind, ListedEntry, Operation, PieceId, Problem, ProblemKind, SegmentDigests, Stats,
-    segment_digest,
-};
+use crate::model::{Kind, ListedEntry, PieceId, Stats};
 use crate::monitor::{Counters, Phase};
 use crate::net::LinkReader;
 use crate::sync::SyncError;
-use crate::sync::clock::Stopwatch;
-use crate::sync::content::{Compressor, DataMap, digest_file};
 use crate::sync::held::HandleBudget;
-use crate::sync::sender::read::SourceFile;
 use crate::sync::sender::remove_sources;
 use crate::sync::sender::sources::Sources;
 use crate::sync::sender::walk::{PieceSink, SentPiece, Walk};
 use crate::sync::session::Session;
-use crate::wire::{DataRecord, Failure, FileKey, FlowError, Message, Want, WantMode};
+use crate::wire::{FileKey, FlowError, Message, Transport, Want, WantMode};
 
 /// Wants that one worker takes at a time: enough to share a frame, few enough to keep all workers busy.
 const WANTS_PER_JOB_MAX: usize = 64;
@@ -35,21 +32,28 @@ const WANTS_PER_JOB_MAX: usize = 64;
 pub(super) const DELTA_THREADS: usize = 2;
 
 /// Files of one piece that are wanted.
-struct Job {
-    piece: Arc<SentPiece>,
-    wants: Vec<Want>,
+pub(super) struct Job {
+    pub(super) piece: Arc<SentPiece>,
+    pub(super) wants: Vec<Want>,
 }
 
 /// The sender's side of a session.
 pub(super) struct Feed {
     pub(super) session: Arc<Session>,
-    line: Line,
-    walk: OnceLock<Weak<Walk>>,
+    pub(super) line: Line,
+    pub(super) walk: OnceLock<Weak<Walk>>,
     pieces: Mutex<HashMap<PieceId, Arc<SentPiece>>>,
     told: Mutex<(HashSet<u32>, HashSet<u32>)>,
     /// Where signatures of wanted files go, and where their answers take them from.
     pub(super) deltas: Mutex<HashMap<FileKey, Outbox<Vec<u8>>>>,
     pub(super) signatures: Mutex<HashMap<FileKey, Inbox<Vec<u8>>>>,
+    /// Where lanes are asked to help with a big file.
+    pub(super) spreads: Outbox<Arc<Spread>>,
+    /// Data lanes that are in use.
+    lanes: AtomicUsize,
+    /// Dropped when they take over.
+    control_only: Mutex<Option<Outbox<()>>>,
+    desk: LaneDesk,
     end: SessionEnd,
     is_client: bool,
 }
@@ -63,45 +67,16 @@ impl PieceSink for Feed {
     }
 }
 
-/// Runs the sender at the client.
-pub(super) fn run(
-    session: &Arc<Session>,
-    ends: Ends,
-    arguments: &[Vec<u8>],
-    is_client: bool,
-    watch: &Stopwatch,
-) -> Result<Stats, SyncError> {
-    let (line, outgoing) = Line::new();
-    drive(session, ends, arguments, line, outgoing, is_client, watch, None)
-}
-
-/// Runs the sender at the far end.
-pub(super) fn serve(
-    session: &Arc<Session>,
-    ends: Ends,
-    arguments: &[Vec<u8>],
-    relay: &Arc<Relay>,
-    watch: &Stopwatch,
-) -> Result<(), SyncError> {
-    let (line, outgoing) = Line::new();
-    relay.attach(line.clone());
-    drive(session, ends, arguments, line, outgoing, false, watch, Some(relay)).map(|_| ())
-}
-
-#[allow(clippy::too_many_arguments, reason = "what both ends share")]
-fn drive(
-    session: &Arc<Session>,
-    ends: Ends,
-    arguments: &[Vec<u8>],
-    line: Line,
-    outgoing: super::pump::Outgoing,
-    is_client: bool,
-    watch: &Stopwatch,
-    relay: Option<&Arc<Relay>>,
-) -> Result<Stats, SyncError> {
-    let Ends { reader, writer, cut } = ends;
+/// Runs the sender, at either end.
+pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncError> {
+    let (line, outgoing) = part.line();
+    let Part { session, ends, watch, relay, lanes: plan, throttle, traffic } = part;
     let budget = HandleBudget::new(crate::sync::handles_max());
     let sources = Sources::resolve(arguments, session, &budget);
+    // As many as there could be helpers, and a few: who finds no room goes on alone.
+    let (spreads, spread_inbox) = crossbeam_channel::bounded(2 * limits::LANES_MAX);
+    let (control_only, control_only_inbox) = crossbeam_channel::bounded(0);
+    let (desk, words) = LaneDesk::new();
     let feed = Arc::new(Feed {
         session: Arc::clone(session),
         line: line.clone(),
@@ -110,32 +85,56 @@ fn drive(
         told: Mutex::default(),
         deltas: Mutex::default(),
         signatures: Mutex::default(),
+        spreads,
+        lanes: AtomicUsize::new(0),
+        control_only: Mutex::new(Some(control_only)),
+        desk,
         end: SessionEnd::default(),
-        is_client,
+        is_client: relay.is_none(),
     });
     let walk = Arc::new(Walk::new(Arc::clone(session), Arc::clone(&feed) as Arc<dyn PieceSink>));
     let _attached_once = feed.walk.set(Arc::downgrade(&walk));
     let (jobs, job_inbox) = crossbeam_channel::unbounded();
     let (deltas, delta_inbox) = crossbeam_channel::unbounded();
+    let work =
+        Work { jobs: job_inbox, deltas: delta_inbox, spreads: spread_inbox, control_only: control_only_inbox };
+    let ends_cut = Arc::clone(&ends.cut);
     session.phase(Phase::Transferring);
     let peer = std::thread::scope(|scope| {
         // Declared first, dropped last: whatever happens below, no thread stays on the link.
-        let cut = CutOnDrop(cut);
-        let (feed, walk) = (&feed, &walk);
+        let cut = CutOnDrop(ends_cut);
+        let (feed, walk, work) = (&feed, &walk, &work);
+        let super::Ends { reader, writer, cut: lane_cut } = ends;
         crate::sync::spawn(scope, session, move || {
             if let Err(error) = write_all(writer, &outgoing) {
-                feed.link_failed(SyncError::from_link(error), walk);
+                feed.link_failed(SyncError::from_link(error));
             }
         });
         crate::sync::spawn(scope, session, move || feed.read(reader, jobs, deltas, walk));
-        for _ in 0..crate::sync::threads() {
-            let inbox = job_inbox.clone();
-            crate::sync::spawn(scope, session, move || feed.work(&inbox));
+        if plan.transport() != Transport::Direct {
+            for _ in 0..crate::sync::threads() {
+                crate::sync::spawn(scope, session, move || feed.work(work));
+            }
+            for _ in 0..DELTA_THREADS {
+                crate::sync::spawn(scope, session, move || feed.work_deltas(work));
+            }
         }
-        for _ in 0..DELTA_THREADS {
-            let inbox = delta_inbox.clone();
-            crate::sync::spawn(scope, session, move || feed.work_deltas(&inbox));
-        }
+        let keeper = lanes::Keeper { session, line: line.clone(), words, over: feed.desk.over(), cut: lane_cut };
+        crate::sync::spawn(scope, session, move || {
+            keeper.run(plan, &|lane| {
+                let work = work.clone();
+                let mut writer = lane.writer;
+                writer.set_throttle(Arc::clone(throttle));
+                traffic.add_sent(writer.byte_counter());
+                traffic.add_received(lane.reader.byte_counter());
+                feed.take_lane();
+                crate::sync::spawn(scope, session, move || {
+                    // Kept open for as long as we write, and never read: data lanes carry data one way.
+                    let _reader = lane.reader;
+                    feed.work_lane(writer, &work);
+                });
+            });
+        });
         let root = sources.root_entry(session).map(Box::new);
         let root_owners: Vec<ListedEntry> = root.iter().map(|root| (**root).clone()).collect();
         line.say(&Message::Sources { single: sources.single.clone(), root });
@@ -145,7 +144,8 @@ fn drive(
         if !session.is_ending() {
             line.say(&Message::ListingEnd(end));
         }
-        let peer = feed.end.wait(session, &line, is_client);
+        let peer = feed.end.wait(session, &line, feed.is_client);
+        feed.desk.close();
         if let Some(relay) = relay {
             if let Some(error) = session.take_error() {
                 line.say(&error.for_peer());
@@ -162,12 +162,41 @@ fn drive(
 }
 
 impl Feed {
-    fn link_failed(&self, error: SyncError, walk: &Walk) {
+    fn link_failed(&self, error: SyncError) {
         if !matches!(error, SyncError::Stopped) {
             self.session.fail(error);
         }
         self.end.link_over();
-        walk.wake();
+        self.wake_walk();
+    }
+
+    /// A data lane broke: what it carried is not answered any more, so the session cannot end well.
+    pub(super) fn lane_failed(&self, error: SyncError) {
+        if !matches!(error, SyncError::Stopped) && !self.end.is_done() {
+            self.session.fail(error);
+        }
+        self.end.wake();
+        self.wake_walk();
+    }
+
+    fn wake_walk(&self) {
+        if let Some(walk) = self.walk.get().and_then(Weak::upgrade) {
+            walk.wake();
+        }
+    }
+
+    /// One data lane more; the first takes the control lane's threads off content.
+    fn take_lane(&self) {
+        self.lanes.fetch_add(1, Ordering::AcqRel);
+        self.control_only.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    pub(super) fn has_lanes(&self) -> bool {
+        self.lanes() > 0
+    }
+
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.load(Ordering::Acquire)
     }
 
     /// Waits until the peer has closed its side, so that its last words are read; not forever.
@@ -184,10 +213,10 @@ impl Feed {
                 Err(SyncError::Link(crate::net::LinkError::Closed)) if self.end.is_done() => {
                     return self.end.link_over();
                 }
-                Err(error) => return self.link_failed(error, walk),
+                Err(error) => return self.link_failed(error),
             };
             if let Err(error) = self.on_message(message, &jobs, &deltas, walk) {
-                return self.link_failed(error, walk);
+                return self.link_failed(error);
             }
         }
     }
@@ -235,6 +264,7 @@ impl Feed {
                 self.end.peer_done(*stats);
                 walk.wake();
             }
+            Message::Lane(word) => self.desk.hear(word)?,
             Message::Stop => {
                 self.session.stop.request();
                 walk.wake();
@@ -327,315 +357,5 @@ impl Feed {
         if !(users.is_empty() && groups.is_empty()) {
             self.line.say(&Message::Owners { users, groups });
         }
-    }
-
-    /// Answers wants until the session is over.
-    fn work(&self, inbox: &Inbox<Job>) {
-        let mut frame = OutFrame::new(self);
-        loop {
-            let job = match inbox.try_recv() {
-                Ok(job) => job,
-                Err(_) => {
-                    frame.send();
-                    match inbox.recv() {
-                        Ok(job) => job,
-                        Err(_) => return,
-                    }
-                }
-            };
-            for want in job.wants {
-                if self.session.is_ending() {
-                    break;
-                }
-                self.answer(&job.piece, &want, &mut frame);
-            }
-        }
-    }
-
-    fn work_deltas(&self, inbox: &Inbox<Job>) {
-        let mut frame = OutFrame::new(self);
-        while let Ok(job) = inbox.recv() {
-            for want in job.wants {
-                if !self.session.is_ending() {
-                    self.answer(&job.piece, &want, &mut frame);
-                    frame.send();
-                }
-            }
-        }
-    }
-
-    /// Answers one want: the file is read again while it changes.
-    fn answer(&self, sent: &Arc<SentPiece>, want: &Want, frame: &mut OutFrame<'_>) {
-        let key = FileKey { piece: sent.piece.id, index: want.index };
-        let index = usize::from(want.index);
-        // Before anything leaves: what arrives wrong is wanted again at once.
-        if let Some(walk) = self.walk.get().and_then(Weak::upgrade) {
-            walk.flow(|flow| flow.answered(key));
-        }
-        self.session.counters().set_current(sent.piece.entries[index].entry.name.as_bytes());
-        let mut answer = Err(Unsent::Changed);
-        for attempt in 1..=limits::CHANGED_FILE_READS_MAX {
-            if attempt > 1 {
-                frame.send();
-            }
-            let opened = sent
-                .dir(index)
-                .and_then(|dir| SourceFile::open(&dir, &sent.piece.entries[index].entry.name, sent.followed(index)));
-            let last = attempt == limits::CHANGED_FILE_READS_MAX;
-            answer = match opened {
-                Ok(source) => self.send_content(key, &source, &want.mode, frame, last),
-                Err(error) => Err(Unsent::from_open(error)),
-            };
-            if !matches!(answer, Err(Unsent::Changed)) {
-                break;
-            }
-        }
-        self.deltas.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.signatures.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        if let Err(unsent) = answer {
-            let (failure, kind, operation, error) = match unsent {
-                Unsent::Ending => return,
-                Unsent::Changed => (Failure::Changed, ProblemKind::Changed, Operation::Read, None),
-                Unsent::Vanished(error) => (Failure::Vanished, ProblemKind::Vanished, Operation::Open, Some(error)),
-                Unsent::Unreadable(operation, error) => {
-                    (Failure::Unreadable, ProblemKind::Source, operation, Some(error))
-                }
-            };
-            let errno = error.as_ref().and_then(io::Error::raw_os_error).unwrap_or(0);
-            match error {
-                Some(error) => self.session.io_problem(kind, operation, sent.shown(index), &error),
-                None => {
-                    let text = match self.session.verify {
-                        Some(_) => "it kept changing, so it was not compared",
-                        None => "it kept changing; the destination keeps what it had (--live takes it as it is)",
-                    };
-                    self.session.problem(Problem::new(kind, operation, sent.shown(index), text));
-                }
-            }
-            frame.push(key, &DataRecord::Failed { failure, errno, text: b"" });
-        }
-    }
-
-    fn send_content(
-        &self,
-        key: FileKey,
-        source: &SourceFile,
-        mode: &WantMode,
-        frame: &mut OutFrame<'_>,
-        last_attempt: bool,
-    ) -> Result<(), Unsent> {
-        let content = source.content();
-        let known = match mode {
-            WantMode::IfDiffers(digest) => Some(*digest),
-            WantMode::Delta { digest, basis_bytes, .. } if *basis_bytes == content.size => *digest,
-            WantMode::Digest => {
-                let digest = self.digest(source)?;
-                frame.push(key, &DataRecord::Digest { digest });
-                return Ok(());
-            }
-            _ => None,
-        };
-        if content.size <= limits::SMALL_FILE_BYTES_MAX && !matches!(mode, WantMode::Delta { .. }) {
-            return self.send_small(key, source, known, frame, last_attempt);
-        }
-        if let Some(known) = known
-            && self.digest(source)? == known
-        {
-            frame.push(key, &DataRecord::Same { content });
-            return Ok(());
-        }
-        if let WantMode::Delta { basis_bytes, block_bytes, same_offset_only, .. } = mode {
-            let basis = super::delta_out::Basis {
-                bytes: *basis_bytes,
-                block_bytes: *block_bytes,
-                same_offset_only: *same_offset_only,
-            };
-            return super::delta_out::send(self, key, source, &basis, frame);
-        }
-        self.send_segments(key, source, frame)
-    }
-
-    /// The digest of a file that did not change meanwhile.
-    fn digest(&self, source: &SourceFile) -> Result<Digest, Unsent> {
-        let digest =
-            digest_file(&source.file, source.before.size, &self.session.stop).map_err(|e| self.read_error(e))?;
-        match digest {
-            Some(digest) if source.is_unchanged().map_err(|e| self.read_error(e))? => Ok(digest),
-            _ => Err(Unsent::Changed),
-        }
-    }
-
-    pub(super) fn read_error(&self, error: io::Error) -> Unsent {
-        if self.session.is_ending() { Unsent::Ending } else { Unsent::Unreadable(Operation::Read, error) }
-    }
-
-    fn send_small(
-        &self,
-        key: FileKey,
-        source: &SourceFile,
-        known: Option<Digest>,
-        frame: &mut OutFrame<'_>,
-        last_attempt: bool,
-    ) -> Result<(), Unsent> {
-        let mut content = source.content();
-        // One byte more than is expected: a file that grew shows at once.
-        let mut bytes = std::mem::take(&mut frame.file);
-        bytes.resize(content.size as usize + 1, 0);
-        let read = fs::read_exact_or_eof_at(&source.file, &mut bytes, 0).map_err(|error| self.read_error(error))?;
-        bytes.truncate(read.min(limits::SMALL_FILE_BYTES_MAX as usize));
-        let unchanged = read as u64 == content.size && source.is_unchanged().map_err(|error| self.read_error(error))?;
-        if !unchanged && !(self.session.options.live && (last_attempt || read as u64 <= limits::SMALL_FILE_BYTES_MAX)) {
-            frame.file = bytes;
-            return Err(Unsent::Changed);
-        }
-        content.size = bytes.len() as u64;
-        let digest = ContentHasher::digest(&bytes);
-        if unchanged && known == Some(digest) {
-            frame.push(key, &DataRecord::Same { content });
-        } else {
-            frame.push_small(key, content, digest, !unchanged, &bytes);
-            Counters::add(&self.session.counters().bytes_transferred, bytes.len() as u64);
-        }
-        frame.file = bytes;
-        Ok(())
-    }
-
-    pub(super) fn send_segments(
-        &self,
-        key: FileKey,
-        source: &SourceFile,
-        frame: &mut OutFrame<'_>,
-    ) -> Result<(), Unsent> {
-        let content = source.content();
-        let mut digests = SegmentDigests::new(content.size);
-        let mut data = DataMap::new(&source.file, content.size);
-        frame.send();
-        frame.push(key, &DataRecord::Begin { content });
-        let mut whole = true;
-        for index in 0..digests.count() {
-            if self.session.is_ending() {
-                return Err(Unsent::Ending);
-            }
-            let start = index * limits::SEGMENT_BYTES;
-            let length = (content.size - start).min(limits::SEGMENT_BYTES) as usize;
-            let full = length as u64 == limits::SEGMENT_BYTES;
-            if full && !data.has_data(start, start + limits::SEGMENT_BYTES).map_err(|error| self.read_error(error))? {
-                digests.set(index, Digest(crate::model::ZERO_SEGMENT_DIGEST_BYTES));
-                frame.push(key, &DataRecord::ZeroSegment { index });
-                continue;
-            }
-            let mut bytes = std::mem::take(&mut frame.file);
-            bytes.resize(length, 0);
-            let read =
-                fs::read_exact_or_eof_at(&source.file, &mut bytes, start).map_err(|error| self.read_error(error))?;
-            if read < length {
-                whole = false;
-                // What is missing is sent as zeros; the file is not taken for whole.
-                bytes[read..].fill(0);
-                if !self.session.options.live {
-                    frame.file = bytes;
-                    return Err(Unsent::Changed);
-                }
-            }
-            let digest = segment_digest(&bytes);
-            digests.set(index, digest);
-            frame.push_segment(key, index, digest, &bytes);
-            Counters::add(&self.session.counters().bytes_transferred, length as u64);
-            frame.file = bytes;
-        }
-        self.finish(key, source, &digests, whole, frame)
-    }
-
-    /// Ends a file whose segments were all sent.
-    pub(super) fn finish(
-        &self,
-        key: FileKey,
-        source: &SourceFile,
-        digests: &SegmentDigests,
-        whole: bool,
-        frame: &mut OutFrame<'_>,
-    ) -> Result<(), Unsent> {
-        let unchanged = whole && source.is_unchanged().map_err(|error| self.read_error(error))?;
-        if !unchanged && !self.session.options.live {
-            return Err(Unsent::Changed);
-        }
-        let digest = digests.finish().ok_or(Unsent::Changed)?;
-        frame.push(key, &DataRecord::End { digest, live: !unchanged });
-        Ok(())
-    }
-}
-
-/// Why a file's content was not sent.
-pub(super) enum Unsent {
-    Changed,
-    Vanished(io::Error),
-    Unreadable(Operation, io::Error),
-    Ending,
-}
-
-impl Unsent {
-    fn from_open(error: io::Error) -> Unsent {
-        match error.kind() {
-            io::ErrorKind::NotFound => Unsent::Vanished(error),
-            _ => Unsent::Unreadable(Operation::Open, error),
-        }
-    }
-}
-
-/// A data frame that is being filled, and buffers that are used again.
-pub(super) struct OutFrame<'a> {
-    feed: &'a Feed,
-    records: Vec<u8>,
-    compressor: Compressor,
-    pub(super) file: Vec<u8>,
-}
-
-impl<'a> OutFrame<'a> {
-    fn new(feed: &'a Feed) -> OutFrame<'a> {
-        OutFrame { feed, records: Vec::new(), compressor: Compressor::default(), file: Vec::new() }
-    }
-
-    /// Sends what is there.
-    pub(super) fn send(&mut self) {
-        if !self.records.is_empty() {
-            let next = Vec::with_capacity(limits::DATA_FRAME_FILL_BYTES);
-            self.feed.line.data(std::mem::replace(&mut self.records, next));
-        }
-    }
-
-    pub(super) fn push(&mut self, key: FileKey, record: &DataRecord<'_>) {
-        record.encode(key, &mut self.records);
-        // Large files keep frames to themselves, so that one receiver thread sees their records in order.
-        let alone = matches!(
-            record,
-            DataRecord::Begin { .. }
-                | DataRecord::ZeroSegment { .. }
-                | DataRecord::Patch { .. }
-                | DataRecord::End { .. }
-        );
-        if alone || self.records.len() >= limits::DATA_FRAME_FILL_BYTES {
-            self.send();
-        }
-    }
-
-    fn push_small(&mut self, key: FileKey, content: crate::wire::Content, digest: Digest, live: bool, bytes: &[u8]) {
-        let (encoding, bytes) = self.compressor.encode(bytes, self.feed.session.options.compression);
-        DataRecord::Small { content, digest, live, encoding, bytes }.encode(key, &mut self.records);
-        if self.records.len() >= limits::DATA_FRAME_FILL_BYTES {
-            self.send();
-        }
-    }
-
-    pub(super) fn push_segment(&mut self, key: FileKey, index: u64, digest: Digest, bytes: &[u8]) {
-        let (encoding, bytes) = self.compressor.encode(bytes, self.feed.session.options.compression);
-        DataRecord::Segment { index, digest, encoding, bytes }.encode(key, &mut self.records);
-        self.send();
-    }
-
-    pub(super) fn push_patch(&mut self, key: FileKey, index: u64, digest: Digest, instructions: &[u8]) {
-        let decoded_bytes = instructions.len() as u32;
-        let (encoding, bytes) = self.compressor.encode(instructions, self.feed.session.options.compression);
-        DataRecord::Patch { index, digest, encoding, decoded_bytes, bytes }.encode(key, &mut self.records);
-        self.send();
     }
 }

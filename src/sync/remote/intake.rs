@@ -7,10 +7,11 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
 use super::delta_in::{self, Signing};
-use super::open_file::{OpenFile, Settled};
-use super::pump::{CutOnDrop, Ends, Line, Outgoing, read_message, write_all};
-use super::relay::Relay;
+use super::open_file::{Hands, OpenFile, Settled};
+use super::lanes::{self, LaneDesk};
+use super::pump::{CutOnDrop, Line, read_data_frame, read_message, write_all};
 use super::session_end::{self, SessionEnd};
+use super::{Ends, Part};
 use crate::delta;
 use crate::limits;
 use crate::model::{Operation, PieceId, Stats};
@@ -18,15 +19,15 @@ use crate::monitor::{Counters, Phase};
 use crate::net::LinkReader;
 use crate::sync::SyncError;
 use crate::sync::clock::Stopwatch;
-use crate::sync::content::{Decompressor, digest_file};
+use crate::sync::content::digest_file;
 use crate::sync::held::HandleBudget;
 use crate::sync::list::{self, Paths};
 use crate::sync::receiver::{Arrived, DestinationRoot, FileTask, IDLE_LOOK, Owners, Receiver, Supply};
 use crate::sync::session::Session;
 use crate::wire::{DataRecord, FileKey, FlowError, ListingEnd, Message, ReceiverFlow, RecordReader, Want, WantMode};
 
-/// Data frames that wait for one worker.
-const WAITING_FRAMES_MAX: usize = 4;
+/// Data frames of the control lane that wait for a worker.
+const WAITING_FRAMES_MAX: usize = 8;
 
 /// Files whose signatures are on their way at once, at most.
 const SIGNING_THREADS: usize = super::feed::DELTA_THREADS;
@@ -41,58 +42,18 @@ pub(super) struct Intake {
     batches: Mutex<HashMap<PieceId, Vec<Want>>>,
     signing: Mutex<Option<Outbox<Signing>>>,
     listing_end: OnceLock<ListingEnd>,
+    desk: LaneDesk,
     end: SessionEnd,
 }
 
-/// Runs the receiver at the client.
-pub(super) fn run(
-    session: &Arc<Session>,
-    ends: Ends,
-    destination: &[u8],
-    arguments: &[Vec<u8>],
-    is_client: bool,
-    watch: &Stopwatch,
-) -> Result<Stats, SyncError> {
-    let (line, outgoing) = Line::new();
-    drive(session, ends, destination, arguments, line, outgoing, is_client, watch, None)
-}
-
-/// Runs the receiver at the far end.
-pub(super) fn serve(
-    session: &Arc<Session>,
-    ends: Ends,
-    destination: &[u8],
-    arguments: &[Vec<u8>],
-    relay: &Arc<Relay>,
-    watch: &Stopwatch,
-) -> Result<(), SyncError> {
-    let (line, outgoing) = Line::new();
-    relay.attach(line.clone());
-    drive(session, ends, destination, arguments, line, outgoing, false, watch, Some(relay)).map(|_| ())
-}
-
-#[allow(clippy::too_many_arguments, reason = "what both ends share")]
-fn drive(
-    session: &Arc<Session>,
-    ends: Ends,
-    destination: &[u8],
-    arguments: &[Vec<u8>],
-    line: Line,
-    outgoing: Outgoing,
-    is_client: bool,
-    watch: &Stopwatch,
-    relay: Option<&Arc<Relay>>,
-) -> Result<Stats, SyncError> {
-    let Ends { mut reader, mut writer, cut } = ends;
-    let prepared = match prepare(session, &mut reader, destination, arguments) {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            if !is_client {
-                let _peer_may_be_gone = super::pump::write_message(&mut writer, &error.for_peer());
-            }
-            return Err(error);
-        }
-    };
+/// Runs the receiver, at either end.
+pub(super) fn run(mut part: Part<'_>, destination: &[u8], arguments: &[Vec<u8>]) -> Result<Stats, SyncError> {
+    let (line, outgoing) = part.line();
+    let prepared = prepare(part.session, &mut part.ends.reader, destination, arguments);
+    let prepared = prepared.map_err(|error| part.give_up(error))?;
+    let Part { session, ends, watch, relay, lanes: plan, throttle: _, traffic } = part;
+    let super::Ends { reader, writer, cut } = ends;
+    let (desk, words) = LaneDesk::new();
     let intake = Arc::new(Intake {
         session: Arc::clone(session),
         line: line.clone(),
@@ -102,6 +63,7 @@ fn drive(
         batches: Mutex::default(),
         signing: Mutex::default(),
         listing_end: OnceLock::new(),
+        desk,
         end: SessionEnd::default(),
     });
     let receiver = Receiver::new(
@@ -114,10 +76,10 @@ fn drive(
     );
     let (signing, signing_inbox) = crossbeam_channel::unbounded();
     *intake.signing.lock().unwrap_or_else(PoisonError::into_inner) = Some(signing);
-    let (outboxes, inboxes): (Vec<_>, Vec<_>) =
-        (0..crate::sync::threads()).map(|_| crossbeam_channel::bounded(WAITING_FRAMES_MAX)).unzip();
+    let (frames, frame_inbox) = crossbeam_channel::bounded(WAITING_FRAMES_MAX);
     session.phase(Phase::Transferring);
     let peer = std::thread::scope(|scope| {
+        let lane_cut = Arc::clone(&cut);
         let cut = CutOnDrop(cut);
         let (intake, receiver) = (&intake, &receiver);
         crate::sync::spawn(scope, session, move || {
@@ -125,18 +87,30 @@ fn drive(
                 intake.link_failed(SyncError::from_link(error));
             }
         });
-        crate::sync::spawn(scope, session, move || intake.read(reader, receiver, &outboxes, watch));
-        for inbox in inboxes {
-            crate::sync::spawn(scope, session, move || intake.take_data(receiver, &inbox));
-        }
+        crate::sync::spawn(scope, session, move || intake.read(reader, receiver, &frames, watch));
         for _ in 0..crate::sync::threads() {
+            let inbox = frame_inbox.clone();
+            crate::sync::spawn(scope, session, move || intake.take_data(receiver, &inbox));
             crate::sync::spawn(scope, session, move || receiver.work());
         }
+        drop(frame_inbox);
+        let keeper = lanes::Keeper { session, line: line.clone(), words, over: intake.desk.over(), cut: lane_cut };
+        crate::sync::spawn(scope, session, move || {
+            keeper.run(plan, &|lane| {
+                traffic.add_sent(lane.writer.byte_counter());
+                traffic.add_received(lane.reader.byte_counter());
+                crate::sync::spawn(scope, session, move || {
+                    let _writer = lane.writer;
+                    intake.take_lane(lane.reader, receiver);
+                });
+            });
+        });
         for _ in 0..SIGNING_THREADS {
             let inbox = signing_inbox.clone();
             crate::sync::spawn(scope, session, move || delta_in::sign_all(intake, &inbox));
         }
         receiver.wait_until_finished();
+        intake.desk.close();
         intake.wait_for_listing_end();
         let concluded = match intake.listing_end.get() {
             Some(end) if !session.is_ending() => receiver.conclude(end),
@@ -211,8 +185,8 @@ pub(super) fn sources_message(session: &Session, reader: &mut LinkReader) -> Res
 }
 
 /// Lists the far sources.
-pub(super) fn list(session: &Arc<Session>, ends: Ends, watch: &Stopwatch) -> Result<Stats, SyncError> {
-    let Ends { mut reader, mut writer, .. } = ends;
+pub(super) fn list(part: Part<'_>) -> Result<Stats, SyncError> {
+    let Part { session, ends: Ends { mut reader, mut writer, .. }, watch, .. } = part;
     let (_, root) = sources_message(session, &mut reader)?;
     if let Some(root) = root {
         list::tell_root(&root, session);
@@ -273,7 +247,7 @@ impl Intake {
     }
 
     /// Reads messages until the link ends. Waits only for the disks.
-    fn read(&self, mut reader: LinkReader, receiver: &Arc<Receiver>, frames: &[Outbox<Vec<u8>>], watch: &Stopwatch) {
+    fn read(&self, mut reader: LinkReader, receiver: &Arc<Receiver>, frames: &Outbox<Vec<u8>>, watch: &Stopwatch) {
         loop {
             let message = match read_message(&mut reader) {
                 Ok(message) => message,
@@ -283,7 +257,11 @@ impl Intake {
                 Err(error) => return self.link_failed(error),
             };
             let result = match message {
-                Message::Data(payload) => dispatch(payload, frames),
+                Message::Data(payload) => {
+                    // Fails only when the workers are gone, which is the end of the session.
+                    let _session_is_over = frames.send(payload);
+                    Ok(())
+                }
                 message => self.on_message(message, receiver, watch),
             };
             if let Err(error) = result {
@@ -318,6 +296,7 @@ impl Intake {
                 }
             }
             Message::Event(event) => self.session.monitor.event(*event),
+            Message::Lane(word) => self.desk.hear(word)?,
             Message::Done(stats) => self.end.peer_done(*stats),
             Message::Stop => {
                 self.session.stop.request();
@@ -329,33 +308,48 @@ impl Intake {
         Ok(())
     }
 
-    /// Takes contents from frames until the session is over.
+    /// Takes contents from a data lane until the session is over.
+    fn take_lane(&self, mut reader: LinkReader, receiver: &Arc<Receiver>) {
+        DATA_THREAD.with(|flag| flag.set(true));
+        let mut hands = Hands::default();
+        let mut payload = Vec::new();
+        loop {
+            let result = match read_data_frame(&mut reader, &mut payload) {
+                Ok(()) => self.on_frame(receiver, &payload, &mut hands),
+                Err(SyncError::Link(crate::net::LinkError::Closed)) if self.desk.is_over() => return,
+                Err(SyncError::Stopped) => return,
+                Err(error) => Err(error),
+            };
+            if let Err(error) = result {
+                if !self.session.is_ending() && !self.end.is_done() {
+                    self.session.fail(error);
+                }
+                return self.room.notify_all();
+            }
+        }
+    }
+
+    /// Takes contents from frames of the control lane until the session is over.
     fn take_data(&self, receiver: &Arc<Receiver>, inbox: &Inbox<Vec<u8>>) {
         DATA_THREAD.with(|flag| flag.set(true));
-        let mut decompressor = Decompressor::default();
+        let mut hands = Hands::default();
         while let Ok(payload) = inbox.recv() {
             if self.session.is_ending() {
                 continue;
             }
-            let mut records = RecordReader::new(&payload);
-            loop {
-                match records.next() {
-                    Ok(Some((key, record))) => {
-                        if let Err(error) = self.on_record(receiver, key, &record, &mut decompressor) {
-                            self.session.fail(error);
-                            self.room.notify_all();
-                            break;
-                        }
-                    }
-                    Ok(None) => break,
-                    Err(error) => {
-                        self.session.fail(error.into());
-                        self.room.notify_all();
-                        break;
-                    }
-                }
+            if let Err(error) = self.on_frame(receiver, &payload, &mut hands) {
+                self.session.fail(error);
+                self.room.notify_all();
             }
         }
+    }
+
+    fn on_frame(&self, receiver: &Arc<Receiver>, payload: &[u8], hands: &mut Hands) -> Result<(), SyncError> {
+        let mut records = RecordReader::new(payload);
+        while let Some((key, record)) = records.next()? {
+            self.on_record(receiver, key, &record, hands)?;
+        }
+        Ok(())
     }
 
     fn on_record(
@@ -363,22 +357,48 @@ impl Intake {
         receiver: &Arc<Receiver>,
         key: FileKey,
         record: &DataRecord<'_>,
-        decompressor: &mut Decompressor,
+        hands: &mut Hands,
     ) -> Result<(), SyncError> {
-        let settles = self.flow(|flow| flow.on_record(key, record))?;
-        let file = {
-            let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-            if settles { open.remove(&key) } else { open.get(&key).cloned() }
-        };
-        if settles {
-            self.room.notify_all();
-        }
-        let Some(file) = file else { return Ok(()) };
-        match file.on_record(self, receiver, record, decompressor) {
-            Settled::No | Settled::Yes => {}
-            Settled::Again => self.ask(receiver, key, file, WantMode::Whole),
+        match record.settles() {
+            Some(segments) => {
+                // Before it counts: the thread that works on the last segment takes it from there.
+                if segments > 0
+                    && let Some(file) = self.open_file(key)
+                {
+                    file.keep_end(key, record);
+                }
+                if self.flow(|flow| flow.on_record(key, record))? {
+                    self.settle(receiver, key, record, hands);
+                }
+            }
+            None => {
+                self.flow(|flow| flow.on_record(key, record))?;
+                let Some(file) = self.open_file(key) else { return Ok(()) };
+                file.on_segment(receiver, record, hands);
+                if !matches!(record, DataRecord::Begin { .. }) && self.flow(|flow| flow.segment_done(key)) {
+                    let encoded = file.take_end().unwrap_or_default();
+                    if let Some((_, end)) = RecordReader::new(&encoded).next()? {
+                        self.settle(receiver, key, &end, hands);
+                    }
+                }
+            }
         }
         Ok(())
+    }
+
+    fn open_file(&self, key: FileKey) -> Option<Arc<OpenFile>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).get(&key).cloned()
+    }
+
+    /// The whole answer is there.
+    fn settle(&self, receiver: &Arc<Receiver>, key: FileKey, record: &DataRecord<'_>, hands: &mut Hands) {
+        let file = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
+        self.room.notify_all();
+        if let Some(file) = file
+            && file.on_end(self, receiver, record, hands) == Settled::Again
+        {
+            self.ask(receiver, key, file, WantMode::Whole);
+        }
     }
 
     /// Wants a file. `fetch` and repairs end here.
@@ -484,18 +504,6 @@ impl Intake {
 thread_local! {
     /// Set on threads that take data. They make room, so they must not wait for it.
     static DATA_THREAD: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
-}
-
-/// Frames go to the thread of the file that they begin with: it sees all that is said of the file, in order, also when
-/// the file is read again and has become another size. The multiplication spreads neighbours.
-fn dispatch(payload: Vec<u8>, frames: &[Outbox<Vec<u8>>]) -> Result<(), SyncError> {
-    let Some((key, _)) = RecordReader::new(&payload).next()? else { return Ok(()) };
-    let mixed = (key.piece.0 ^ u64::from(key.index) << 20).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    if let Some(outbox) = frames.get(mixed as usize % frames.len()) {
-        // Fails only when the worker is gone, which is the end of the session.
-        let _session_is_over = outbox.send(payload);
-    }
-    Ok(())
 }
 
 impl Supply for Intake {

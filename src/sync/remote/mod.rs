@@ -1,78 +1,239 @@
 //! Two ends of a remote shell: one binary on both sides, one pipe each way.
 
+mod answer;
+mod daemon;
 mod delta_in;
 mod delta_out;
 mod feed;
 mod intake;
+mod lanes;
 mod open_file;
+mod out_frame;
 mod pump;
 mod relay;
 mod session_end;
+mod spread;
 mod verify_in;
 
 use std::os::unix::ffi::OsStrExt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use self::pump::{Ends, read_message};
+pub use self::lanes::LaneWish;
+pub(in crate::sync) use self::lanes::{Door, LaneSource};
+use self::lanes::{LanePlan, Lead};
+use self::lanes::Follow;
+use self::pump::{Ends, Line, Outgoing, read_message};
+use self::relay::Relay;
 use super::clock::Stopwatch;
 use super::session::Session;
 use super::{Connect, StopFlag, SyncError};
 use crate::limits;
 use crate::model::Stats;
 use crate::monitor::Monitor;
-use crate::net::{Address, LinkError, LinkReader, LinkWriter, ShellChild, Throttle};
+use crate::net::{Address, Identity, LinkError, LinkReader, LinkWriter, PublicKey, ShellChild, Throttle};
 use crate::plan::options::SyncOptions;
-use crate::wire::{FarRole, Greeting, Message, NearPlaces, Setup, SetupPaths, agree};
+use crate::wire::{FarRole, Greeting, Message, NearPlaces, Setup, SetupPaths, Transport, agree};
 
 /// What the far binary is started with.
 const FAR_ARGUMENTS: [&[u8]; 2] = [b"serve", b"--stdio"];
 
+/// One end's part in a session, of whatever role.
+struct Part<'a> {
+    session: &'a Arc<Session>,
+    ends: Ends,
+    watch: &'a Stopwatch,
+    /// At a far end: what it tells its client through.
+    relay: Option<&'a Arc<Relay>>,
+    lanes: LanePlan,
+    throttle: &'a Arc<Throttle>,
+    traffic: &'a Traffic,
+}
+
+impl Part<'_> {
+    /// Queues for everything that is to be said.
+    fn line(&self) -> (Line, Outgoing) {
+        let (line, outgoing) = Line::new();
+        if let Some(relay) = self.relay {
+            relay.attach(line.clone());
+        }
+        (line, outgoing)
+    }
+
+    /// Before the work began: a far end tells its client why there will be none.
+    fn give_up(&mut self, error: SyncError) -> SyncError {
+        if self.relay.is_some() {
+            let _peer_may_be_gone = pump::write_message(&mut self.ends.writer, &error.for_peer());
+        }
+        error
+    }
+}
+
+/// Bytes that all connections of a session carry.
+#[derive(Debug, Default)]
+struct Traffic {
+    sent: Mutex<Vec<Arc<AtomicU64>>>,
+    received: Mutex<Vec<Arc<AtomicU64>>>,
+}
+
+impl Traffic {
+    fn of(ends: &Ends) -> Traffic {
+        let traffic = Traffic::default();
+        traffic.add_sent(ends.writer.byte_counter());
+        traffic.add_received(ends.reader.byte_counter());
+        traffic
+    }
+
+    fn add_sent(&self, counter: Arc<AtomicU64>) {
+        self.sent.lock().unwrap_or_else(PoisonError::into_inner).push(counter);
+    }
+
+    fn add_received(&self, counter: Arc<AtomicU64>) {
+        self.received.lock().unwrap_or_else(PoisonError::into_inner).push(counter);
+    }
+
+    fn note(&self, session: &Session) {
+        let sum = |counters: &Mutex<Vec<Arc<AtomicU64>>>| -> u64 {
+            let counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
+            counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+        };
+        session.count(|stats| {
+            stats.sent_bytes = sum(&self.sent);
+            stats.received_bytes = sum(&self.received);
+        });
+    }
+}
+
 /// A far end that accepted what it is to do.
 struct Far {
     ends: Ends,
-    child: ShellChild,
+    /// The remote shell, where it was reached through one.
+    child: Option<ShellChild>,
+    lanes: LanePlan,
 }
 
 /// Starts the far end and tells it what to do.
-fn connect(session: &Session, address: &Address, setup: Setup, how: &Connect) -> Result<Far, SyncError> {
-    let Address::Shell { user, host, .. } = address else {
-        return Err(SyncError::usage("this address does not name a host"));
-    };
+fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect) -> Result<Far, SyncError> {
     let cut = Arc::new(AtomicBool::new(false));
-    let link = how.shell.spawn(user.as_deref(), host, &FAR_ARGUMENTS)?;
-    let mut child = link.child;
-    let mut reader = LinkReader::new(link.stdout, Arc::clone(session.stop.as_atomic())).map_err(SyncError::Setup)?;
-    let mut writer = LinkWriter::new(link.stdin, Arc::clone(session.stop.as_atomic())).map_err(SyncError::Setup)?;
+    let stop = || Arc::clone(session.stop.as_atomic());
+    // Digests and lists are small: they need no lanes.
+    if setup.verify || setup.options.list_only {
+        setup.transport = Transport::Shell;
+    }
+    let wish = LaneWish { transport: setup.transport, ..how.lanes.clone() };
     let seconds = how.connect_timeout_s.filter(|&seconds| seconds > 0);
-    reader.set_timeout(seconds.map(Duration::from_secs).or(timeout(&session.options)));
+    let connect_timeout = seconds.map(Duration::from_secs).or(timeout(&session.options));
+    let (mut reader, mut writer, mut reached) = match address {
+        Address::Shell { user, host, .. } => {
+            let link = how.shell.spawn(user.as_deref(), host, &FAR_ARGUMENTS)?;
+            let reader = LinkReader::new(link.stdout, stop()).map_err(SyncError::Setup)?;
+            let writer = LinkWriter::new(link.stdin, stop()).map_err(SyncError::Setup)?;
+            (reader, writer, Reached::Shell(link.child))
+        }
+        Address::Daemon { host, port, .. } => {
+            let reached = daemon::reach(session, host, *port, how, connect_timeout)?;
+            let host_key = reached.host_key;
+            let identity = reached.identity;
+            (reached.reader, reached.writer, Reached::Daemon { identity, host_key })
+        }
+        Address::Local(_) => return Err(SyncError::usage("this address does not name a host")),
+    };
+    reader.set_timeout(connect_timeout);
     let ours = Greeting::ours();
     let greeted = writer.write_all(&ours.encode());
-    child.expect_greeting(&mut reader, Greeting::magic()).map_err(|error| explain(error, session))?;
-    greeted.map_err(|error| explain(child.failure(error), session))?;
+    match &mut reached {
+        Reached::Shell(child) => child.expect_greeting(&mut reader, Greeting::magic()).map_err(|e| explain(e, session))?,
+        Reached::Daemon { .. } => {
+            let mut magic = vec![0; Greeting::magic().len()];
+            reader.read_exact(&mut magic).map_err(SyncError::from_link)?;
+            if magic != Greeting::magic() {
+                return Err(crate::wire::HandshakeError::NotAGreeting.into());
+            }
+        }
+    }
+    greeted.map_err(|error| reached.failure(error, session))?;
     let theirs = Greeting::read_rest(|buffer| reader.read_exact(buffer))
-        .map_err(|error| explain(child.failure(error), session))??;
+        .map_err(|error| reached.failure(error, session))??;
     agree(&ours, &theirs)?;
     let listed = setup.role == FarRole::Sender && setup.options.files_from.is_some();
     pump::write_message(&mut writer, &Message::Setup(Box::new(setup))).map_err(SyncError::from_link)?;
     if listed {
         send_paths(&mut writer, session.options.files_from.as_deref().unwrap_or_default())?;
     }
-    match read_message(&mut reader).map_err(|error| match error {
-        SyncError::Link(error) => explain(child.failure(error), session),
+    let lane_key = match read_message(&mut reader).map_err(|error| match error {
+        SyncError::Link(error) => reached.failure(error, session),
         other => other,
     })? {
-        Message::Ready => {}
+        Message::Ready { lane_key } => lane_key.map(PublicKey),
         Message::Fatal { text, hint, timed_out } => return Err(SyncError::Far { text, hint, timed_out }),
         _ => return Err(crate::wire::FlowError::Unexpected { what: "message" }.into()),
-    }
+    };
     reader.set_timeout(timeout(&session.options));
     writer.set_timeout(timeout(&session.options));
     // From here on a wish to stop is talked over; only this flag cuts the link.
     reader.set_stop(Arc::clone(&cut));
     writer.set_stop(Arc::clone(&cut));
-    Ok(Far { ends: Ends { reader, writer, cut }, child })
+    let lanes = match lane_key {
+        Some(far_key) if wish.transport != Transport::Shell => {
+            LanePlan::Lead(Box::new(reached.lead(session, address, how, wish, far_key)?))
+        }
+        _ => LanePlan::None,
+    };
+    let child = match reached {
+        Reached::Shell(child) => Some(child),
+        Reached::Daemon { .. } => None,
+    };
+    Ok(Far { ends: Ends { reader, writer, cut }, child, lanes })
+}
+
+/// What the far end was reached through.
+enum Reached {
+    Shell(ShellChild),
+    Daemon { identity: Arc<Identity>, host_key: PublicKey },
+}
+
+impl Reached {
+    fn failure(&mut self, error: LinkError, session: &Session) -> SyncError {
+        match self {
+            Reached::Shell(child) => explain(child.failure(error), session),
+            Reached::Daemon { .. } => SyncError::from_link(error),
+        }
+    }
+
+    /// What the client does to get lanes.
+    fn lead(
+        &self,
+        session: &Session,
+        address: &Address,
+        how: &Connect,
+        wish: LaneWish,
+        far_key: PublicKey,
+    ) -> Result<Lead, SyncError> {
+        let timeout = timeout(&session.options);
+        match (self, address) {
+            (Reached::Daemon { identity, host_key }, Address::Daemon { host, port, .. }) => {
+                let hosts = vec![host.clone()];
+                let identity = Arc::clone(identity);
+                let daemon_port = Some(*port);
+                Ok(Lead { wish, identity, far_key: *host_key, hosts: Box::new(move || hosts.clone()), daemon_port, timeout })
+            }
+            (_, address) => {
+                let identity = Arc::new(Identity::generate().map_err(SyncError::Setup)?);
+                let (shell, address) = (how.shell.clone(), address.clone());
+                let hosts = Box::new(move || hosts_of(&shell, &address));
+                Ok(Lead { wish, identity, far_key, hosts, daemon_port: None, timeout })
+            }
+        }
+    }
+}
+
+/// Names by which the shell's host may be reached: what ssh makes of it, else as the user wrote it.
+fn hosts_of(shell: &crate::net::RemoteShell, address: &Address) -> Vec<String> {
+    let Address::Shell { user, host, .. } = address else { return Vec::new() };
+    let by_ssh: Option<String> = None;
+    let _ = (shell, user);
+    by_ssh.or_else(|| String::from_utf8(host.clone()).ok()).into_iter().collect()
 }
 
 /// Sends the paths of `--files-from`, as many to a message as fit.
@@ -119,13 +280,25 @@ fn timeout(options: &SyncOptions) -> Option<Duration> {
 }
 
 /// The far end's options: the same, with what only the client does left out.
-fn setup(session: &Session, role: FarRole, paths: Vec<Vec<u8>>, sources: &[Vec<u8>]) -> Setup {
+fn setup(
+    session: &Session,
+    role: FarRole,
+    paths: Vec<Vec<u8>>,
+    sources: &[Vec<u8>],
+    far: &Address,
+    how: &Connect,
+) -> Setup {
     // A list of paths may be long: a sender gets it in messages of its own, a receiver only knows that there is one.
     let files_from = session.options.files_from.as_ref().map(|_| Vec::new());
     let options = SyncOptions { files_from, ..session.options.clone() };
     Setup {
         role,
         paths: SetupPaths { paths, sources: sources.to_vec() },
+        module: match far {
+            Address::Daemon { module, .. } => Some(String::from_utf8_lossy(module).into_owned()),
+            _ => None,
+        },
+        transport: how.lanes.transport,
         options,
         verify: session.verify.is_some(),
         content_only: session.verify.is_some_and(|verify| verify.content_only),
@@ -190,14 +363,10 @@ pub(super) fn push(
     how: &Connect,
     watch: &Stopwatch,
 ) -> Result<Stats, SyncError> {
-    let mut setup = setup(session, FarRole::Receiver, vec![destination.path().to_vec()], arguments);
+    let mut setup = setup(session, FarRole::Receiver, vec![destination.path().to_vec()], arguments, destination, how);
     setup.near = near(session, || source_places(arguments));
-    let Far { mut ends, child } = connect(session, destination, setup, how)?;
-    let throttle = Arc::new(Throttle::new(session.options.bwlimit_bytes_per_s));
-    ends.writer.set_throttle(throttle);
-    let counters = (ends.writer.byte_counter(), ends.reader.byte_counter());
-    let result = feed::run(session, ends, arguments, true, watch);
-    end(session, child, result, counters.0.load(Ordering::Relaxed), counters.1.load(Ordering::Relaxed))
+    let far = connect(session, destination, setup, how)?;
+    take_part(session, far, watch, |part| feed::run(part, arguments))
 }
 
 /// Sources there, destination here (`None` only lists). The far side's totals.
@@ -209,38 +378,39 @@ pub(super) fn pull(
     how: &Connect,
     watch: &Stopwatch,
 ) -> Result<Stats, SyncError> {
-    let mut setup = setup(session, FarRole::Sender, arguments.to_vec(), &[]);
+    let mut setup = setup(session, FarRole::Sender, arguments.to_vec(), &[], source, how);
     setup.near = near(session, || destination.map(destination_places).unwrap_or_default());
-    let Far { ends, child } = connect(session, source, setup, how)?;
-    let counters = (ends.writer.byte_counter(), ends.reader.byte_counter());
-    let result = match destination {
-        destination if session.verify.is_some() => verify_in::run(session, ends, destination, watch),
-        Some(destination) => intake::run(session, ends, destination, arguments, true, watch),
-        None => intake::list(session, ends, watch),
-    };
-    end(session, child, result, counters.0.load(Ordering::Relaxed), counters.1.load(Ordering::Relaxed))
+    let far = connect(session, source, setup, how)?;
+    take_part(session, far, watch, |part| match destination {
+        destination if session.verify.is_some() => verify_in::run(part, destination),
+        Some(destination) => intake::run(part, destination, arguments),
+        None => intake::list(part),
+    })
 }
 
-/// The session is over: the shell's process ends, and explains a broken link.
-fn end(
-    session: &Session,
-    mut child: ShellChild,
-    result: Result<Stats, SyncError>,
-    sent: u64,
-    received: u64,
+/// Runs the client's part to its end: then the shell's process ends too, and explains a broken link.
+fn take_part(
+    session: &Arc<Session>,
+    far: Far,
+    watch: &Stopwatch,
+    work: impl FnOnce(Part<'_>) -> Result<Stats, SyncError>,
 ) -> Result<Stats, SyncError> {
-    session.count(|stats| {
-        stats.sent_bytes = sent;
-        stats.received_bytes = received;
-    });
+    let Far { mut ends, mut child, lanes } = far;
+    let throttle = Arc::new(Throttle::new(session.options.bwlimit_bytes_per_s));
+    ends.writer.set_throttle(Arc::clone(&throttle));
+    let traffic = Traffic::of(&ends);
+    let part = Part { session, ends, watch, relay: None, lanes, throttle: &throttle, traffic: &traffic };
+    let result = work(part);
+    traffic.note(session);
+    let Some(child) = &mut child else { return result };
     match result {
         Ok(stats) => {
-            child.wait(Duration::from_millis(limits::STOP_GRACE_MS));
+            child.wait(limits::ms(limits::STOP_GRACE_MS));
             Ok(stats)
         }
         Err(SyncError::Link(error)) if !session.stop.requested() => Err(SyncError::from_shell(child.failure(error))),
         Err(error) => {
-            child.wait(Duration::from_millis(limits::LOCK_RETRY_MS));
+            child.wait(limits::ms(limits::LOCK_RETRY_MS));
             Err(error)
         }
     }
@@ -248,13 +418,80 @@ fn end(
 
 /// The far end of a remote shell: speaks on standard input and output until the session ends.
 pub fn serve_stdio(stop: &StopFlag) -> Result<(), SyncError> {
-    crate::fs::raise_open_files_limit();
     let cut = Arc::new(AtomicBool::new(false));
-    let mut reader = LinkReader::stdin(Arc::clone(&cut)).map_err(SyncError::Setup)?;
-    let mut writer = LinkWriter::to_stdout(Arc::clone(&cut)).map_err(SyncError::Setup)?;
+    let reader = LinkReader::stdin(Arc::clone(&cut)).map_err(SyncError::Setup)?;
+    let writer = LinkWriter::to_stdout(Arc::clone(&cut)).map_err(SyncError::Setup)?;
+    let identity = Arc::new(Identity::generate().map_err(SyncError::Setup)?);
+    let served = Served { ends: Ends { reader, writer, cut }, identity, door: Door::Own };
+    serve_on(served, &mut AsUser, stop).map(|_| ())
+}
+
+/// A client's connection to a far end.
+pub(in crate::sync) struct Served {
+    ends: Ends,
+    identity: Arc<Identity>,
+    door: Door,
+}
+
+impl Served {
+    /// Both directions of the control lane, who this end is, and how further lanes reach it. `cut` ends every wait.
+    pub(in crate::sync) fn new(
+        reader: LinkReader,
+        writer: LinkWriter,
+        cut: Arc<AtomicBool>,
+        identity: Arc<Identity>,
+        door: Door,
+    ) -> Served {
+        Served { ends: Ends { reader, writer, cut }, identity, door }
+    }
+}
+
+/// Who decides what a client may do.
+pub(in crate::sync) trait Gatekeeper {
+    /// Looks at what the client wants, before anything of it is done: changes it to what it may, or refuses. The
+    /// process has one thread still.
+    fn admit(&mut self, setup: &mut Setup) -> Result<Admission, SyncError>;
+    /// The modules that the client may use; asked for by an empty module name.
+    fn modules(&mut self) -> Vec<crate::wire::ModuleLine>;
+    /// Hears what happens, besides the client.
+    fn counters(&self) -> Option<Arc<crate::monitor::Counters>> {
+        None
+    }
+}
+
+/// What a client was admitted to.
+pub(in crate::sync) struct Admission {
+    /// Where its paths begin.
+    pub(in crate::sync) base: crate::fs::Base,
+}
+
+/// Over a remote shell the user may do what the shell lets him.
+struct AsUser;
+
+impl Gatekeeper for AsUser {
+    fn admit(&mut self, setup: &mut Setup) -> Result<Admission, SyncError> {
+        match setup.module {
+            None => Ok(Admission { base: crate::fs::Base::Process }),
+            Some(_) => Err(SyncError::usage("there are no modules at the end of a remote shell")),
+        }
+    }
+
+    fn modules(&mut self) -> Vec<crate::wire::ModuleLine> {
+        Vec::new()
+    }
+}
+
+/// Serves one client until its session ends. This side's totals.
+pub(in crate::sync) fn serve_on(
+    served: Served,
+    gatekeeper: &mut dyn Gatekeeper,
+    stop: &StopFlag,
+) -> Result<Stats, SyncError> {
+    crate::fs::raise_open_files_limit();
+    let Served { ends: Ends { mut reader, mut writer, cut }, identity, door } = served;
     let ours = Greeting::ours();
     writer.write_all(&ours.encode()).map_err(SyncError::from_link)?;
-    reader.set_timeout(Some(Duration::from_millis(limits::SETUP_TIMEOUT_MS)));
+    reader.set_timeout(Some(limits::ms(limits::SETUP_TIMEOUT_MS)));
     let theirs = Greeting::read_whole(|buffer| reader.read_exact(buffer)).map_err(SyncError::from_link)??;
     agree(&ours, &theirs)?;
     let Message::Setup(mut setup) = read_message(&mut reader)? else {
@@ -267,40 +504,74 @@ pub fn serve_stdio(stop: &StopFlag) -> Result<(), SyncError> {
     }
     reader.set_timeout(timeout(&setup.options));
     writer.set_timeout(timeout(&setup.options));
+    if setup.module.as_deref() == Some("") {
+        let modules = Message::Modules(gatekeeper.modules());
+        pump::write_message(&mut writer, &modules).map_err(SyncError::from_link)?;
+        writer.close().map_err(SyncError::from_link)?;
+        return Ok(Stats::default());
+    }
+    let admitted = gatekeeper.admit(&mut setup).and_then(|admission| refuse_one_place(&setup).map(|()| admission));
+    let admission = match admitted {
+        Ok(admission) => admission,
+        Err(error) => {
+            pump::write_message(&mut writer, &error.for_peer()).map_err(SyncError::from_link)?;
+            return Err(error);
+        }
+    };
     let ends = Ends { reader, writer, cut };
-    let result = serve(*setup, ends, stop);
-    match result {
-        Ok(()) | Err(SyncError::Stopped) => Ok(()),
-        Err(error) => Err(error),
+    match serve(*setup, ends, admission, gatekeeper.counters(), identity, door, stop) {
+        Err(SyncError::Stopped) => Ok(Stats::default()),
+        result => result,
     }
 }
 
-fn serve(setup: Setup, mut ends: Ends, stop: &StopFlag) -> Result<(), SyncError> {
-    if let Err(error) = refuse_one_place(&setup) {
-        pump::write_message(&mut ends.writer, &error.for_peer()).map_err(SyncError::from_link)?;
-        return Err(error);
-    }
-    let relay = Arc::new(relay::Relay::new());
+fn serve(
+    setup: Setup,
+    mut ends: Ends,
+    admission: Admission,
+    counters: Option<Arc<crate::monitor::Counters>>,
+    identity: Arc<Identity>,
+    door: Door,
+    stop: &StopFlag,
+) -> Result<Stats, SyncError> {
+    let relay = Arc::new(Relay::counting(counters));
     let mut session = Session::build(setup.options, Arc::clone(&relay) as Arc<dyn Monitor>, stop.clone());
     session.verify = setup.verify.then_some(super::verify::VerifyMode { content_only: setup.content_only });
+    session.base = admission.base;
     let session = Arc::new(session);
     let watch = Stopwatch::start();
-    pump::write_message(&mut ends.writer, &Message::Ready).map_err(SyncError::from_link)?;
+    let wants_lanes = setup.transport != Transport::Shell;
+    let ready = Message::Ready { lane_key: wants_lanes.then(|| identity.public_key().0) };
+    pump::write_message(&mut ends.writer, &ready).map_err(SyncError::from_link)?;
     let throttle = Arc::new(Throttle::new(session.options.bwlimit_bytes_per_s));
-    ends.writer.set_throttle(throttle);
-    match setup.role {
-        FarRole::Sender => feed::serve(&session, ends, &setup.paths.paths, &relay, &watch),
+    ends.writer.set_throttle(Arc::clone(&throttle));
+    let follow = Follow { identity, transport: setup.transport, door, timeout: timeout(&session.options) };
+    let lanes = if wants_lanes { LanePlan::Follow(follow) } else { LanePlan::None };
+    let traffic = Traffic::of(&ends);
+    let part = Part {
+        session: &session,
+        ends,
+        watch: &watch,
+        relay: Some(&relay),
+        lanes,
+        throttle: &throttle,
+        traffic: &traffic,
+    };
+    let result = match setup.role {
+        FarRole::Sender => feed::run(part, &setup.paths.paths),
         FarRole::Receiver => {
             let [destination] = &setup.paths.paths[..] else {
                 return Err(crate::wire::FlowError::Unexpected { what: "number of paths" }.into());
             };
             if session.verify.is_some() {
-                verify_in::serve(&session, ends, destination, &relay, &watch)
+                verify_in::run(part, Some(destination))
             } else {
-                intake::serve(&session, ends, destination, &setup.paths.sources, &relay, &watch)
+                intake::run(part, destination, &setup.paths.sources)
             }
         }
-    }
+    };
+    traffic.note(&session);
+    result.map(|_| session.stats())
 }
 
 impl SyncError {

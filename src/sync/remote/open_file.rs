@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::intake::Intake;
 use crate::delta::{self, Instruction};
@@ -14,17 +14,26 @@ use crate::monitor::Counters;
 use crate::sync::content::{Decompressor, digest_file};
 use crate::sync::inplace::write_differences;
 use crate::sync::receiver::{FileTask, Receiver, Transferred, Written};
-use crate::wire::{Content, DataRecord, Failure, WantMode};
+use crate::wire::{Content, DataRecord, Failure, FileKey, WantMode};
 
-/// Whether a record settled its file.
+/// What becomes of a file whose answer has come to its end.
+#[derive(PartialEq, Eq)]
 pub(super) enum Settled {
-    No,
+    /// It was committed, or reported.
     Yes,
     /// What arrived does not have its digest: the file is asked for again, whole.
     Again,
 }
 
-/// A file that was wanted.
+/// What one thread that takes data uses again and again.
+#[derive(Default)]
+pub(super) struct Hands {
+    decompressor: Decompressor,
+    rebuilt: Vec<u8>,
+    old: Vec<u8>,
+}
+
+/// A file that was wanted. Its segments may be worked on by several threads at once.
 pub(super) struct OpenFile {
     pub(super) task: FileTask,
     pub(super) basis: Option<File>,
@@ -32,7 +41,12 @@ pub(super) struct OpenFile {
     /// Length of the basis as the want told it: so many signatures are waited for.
     pub(super) basis_bytes: u64,
     dry_run_digest: bool,
-    state: Mutex<State>,
+    /// Read by those who write segments, written by who begins an attempt: with `--inplace` no late segment of an
+    /// attempt may be written after one of the next.
+    state: RwLock<State>,
+    trouble: Mutex<Trouble>,
+    /// The settling record, encoded, while segments are still to come.
+    end: Mutex<Option<Vec<u8>>>,
     /// Segments that have arrived: the signatures may run only so far ahead.
     arrived: Mutex<u64>,
     progress: Condvar,
@@ -41,7 +55,13 @@ pub(super) struct OpenFile {
 
 #[derive(Default)]
 struct State {
+    attempt: Option<u8>,
     arriving: Option<Arriving>,
+}
+
+/// What went wrong in the current attempt.
+#[derive(Default)]
+struct Trouble {
     failed: Option<(Operation, io::Error)>,
     wrong: bool,
 }
@@ -49,10 +69,9 @@ struct State {
 struct Arriving {
     written: Written,
     content: Content,
-    digests: SegmentDigests,
-    transferred: Transferred,
-    buffer: Vec<u8>,
-    old: Vec<u8>,
+    digests: Mutex<SegmentDigests>,
+    literal_bytes: AtomicU64,
+    matched_bytes: AtomicU64,
 }
 
 /// Times that a file whose content does not have its digest is asked for again.
@@ -70,17 +89,19 @@ impl OpenFile {
             block_bytes,
             basis_bytes,
             dry_run_digest: *mode == WantMode::Digest,
-            state: Mutex::default(),
+            state: RwLock::default(),
+            trouble: Mutex::default(),
+            end: Mutex::default(),
             arrived: Mutex::new(0),
             progress: Condvar::new(),
             repairs: AtomicU64::new(0),
         }
     }
 
-    /// Waits until segments up to `segment` have arrived, or `give_up` says so; false then.
-    pub(super) fn wait_for_segment(&self, segment: u64, give_up: impl Fn() -> bool) -> bool {
+    /// Waits until so many `segments` have arrived, or `give_up` says so; false then.
+    pub(super) fn wait_for_segments(&self, segments: u64, give_up: impl Fn() -> bool) -> bool {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        while *arrived < segment {
+        while *arrived < segments {
             if give_up() {
                 return false;
             }
@@ -95,22 +116,153 @@ impl OpenFile {
 
     fn note_arrival(&self, segments: u64) {
         let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
-        *arrived = (*arrived).max(segments);
+        *arrived = arrived.saturating_add(segments);
         self.progress.notify_all();
     }
 
-    /// One record of this file, in order.
-    pub(super) fn on_record(
+    /// Keeps the settling record until all segments are there.
+    pub(super) fn keep_end(&self, key: FileKey, record: &DataRecord<'_>) {
+        let mut encoded = Vec::new();
+        record.encode(key, &mut encoded);
+        *self.end.lock().unwrap_or_else(PoisonError::into_inner) = Some(encoded);
+    }
+
+    /// Takes what was kept.
+    pub(super) fn take_end(&self) -> Option<Vec<u8>> {
+        self.end.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// A `Begin`, or a segment. Any thread, in any order.
+    pub(super) fn on_segment(&self, receiver: &Arc<Receiver>, record: &DataRecord<'_>, hands: &mut Hands) {
+        let Hands { decompressor, rebuilt, old } = hands;
+        let sparse = receiver.session.options.sparse;
+        let counters = receiver.session.counters();
+        match record {
+            DataRecord::Begin { attempt, content } => self.begin(receiver, *attempt, content),
+            DataRecord::Segment { attempt, index, digest, encoding, bytes } => {
+                self.step(*attempt, *index, |arriving, start, length| {
+                    let Some(bytes) = decompressor.decode(bytes, *encoding, length) else { return Ok(false) };
+                    if segment_digest(bytes) != *digest || !arriving.set(*index, *digest) {
+                        return Ok(false);
+                    }
+                    arriving.literal_bytes.fetch_add(length as u64, Ordering::Relaxed);
+                    Counters::add(&counters.bytes_transferred, length as u64);
+                    arriving.write(bytes, start, sparse, old)?;
+                    Ok(true)
+                });
+            }
+            DataRecord::ZeroSegment { attempt, index } => {
+                self.step(*attempt, *index, |arriving, start, length| {
+                    rebuilt.clear();
+                    rebuilt.resize(length, 0);
+                    if !arriving.set(*index, segment_digest(rebuilt)) {
+                        return Ok(false);
+                    }
+                    arriving.write(rebuilt, start, sparse, old)?;
+                    Ok(true)
+                });
+            }
+            DataRecord::Patch { attempt, index, digest, encoding, decoded_bytes, bytes } => {
+                let basis = self.basis.as_ref();
+                self.step(*attempt, *index, |arriving, start, length| {
+                    let (Some(encoded), Some(basis)) =
+                        (decompressor.decode(bytes, *encoding, *decoded_bytes as usize), basis)
+                    else {
+                        return Ok(false);
+                    };
+                    let Ok(instructions) = delta::decode_instructions(encoded, length) else { return Ok(false) };
+                    let basis_bytes = fs::metadata_of(basis)?.size;
+                    rebuilt.clear();
+                    let applied = delta::apply(&instructions, encoded, &BasisFile(basis), basis_bytes, length, rebuilt);
+                    let good = applied.is_ok() && segment_digest(rebuilt) == *digest && arriving.set(*index, *digest);
+                    if good {
+                        let literals = literal_bytes(&instructions);
+                        arriving.literal_bytes.fetch_add(literals, Ordering::Relaxed);
+                        arriving.matched_bytes.fetch_add(length as u64 - literals, Ordering::Relaxed);
+                        Counters::add(&counters.bytes_transferred, literals);
+                        arriving.write(rebuilt, start, sparse, old)?;
+                    }
+                    Ok(good)
+                });
+            }
+            _ => debug_assert!(false, "a settling record is no segment"),
+        }
+    }
+
+    /// An attempt is said anew in every frame; the first word of it makes a place to write to.
+    fn begin(&self, receiver: &Arc<Receiver>, attempt: u8, content: &Content) {
+        {
+            let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+            if state.attempt.is_some_and(|current| current >= attempt) {
+                if state.attempt == Some(attempt)
+                    && state.arriving.as_ref().is_some_and(|arriving| arriving.content != *content)
+                {
+                    self.trouble().wrong = true;
+                }
+                return;
+            }
+        }
+        let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+        if state.attempt.is_some_and(|current| current >= attempt) {
+            return;
+        }
+        // What was there of an earlier attempt is void.
+        *state = State { attempt: Some(attempt), arriving: None };
+        *self.trouble() = Trouble::default();
+        match receiver.open_written(&self.task) {
+            Ok(written) => {
+                state.arriving = Some(Arriving {
+                    written,
+                    content: *content,
+                    digests: Mutex::new(SegmentDigests::new(content.size)),
+                    literal_bytes: AtomicU64::new(0),
+                    matched_bytes: AtomicU64::new(0),
+                });
+            }
+            Err(error) => self.trouble().failed = Some((Operation::Create, error)),
+        }
+    }
+
+    fn trouble(&self) -> MutexGuard<'_, Trouble> {
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Works on one segment; a failure is kept until the file's end.
+    fn step(&self, attempt: u8, index: u64, work: impl FnOnce(&Arriving, u64, usize) -> io::Result<bool>) {
+        let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
+        let arriving = state.arriving.as_ref().filter(|_| state.attempt == Some(attempt));
+        if let Some(arriving) = arriving {
+            let start = index * limits::SEGMENT_BYTES;
+            let length = arriving.content.size.saturating_sub(start).min(limits::SEGMENT_BYTES) as usize;
+            match work(arriving, start, length) {
+                Ok(true) => {}
+                Ok(false) => self.trouble().wrong = true,
+                Err(error) => {
+                    self.trouble().failed = Some((Operation::Write, error));
+                    drop(state);
+                    // Nothing is kept of it: on a full disk its room is needed.
+                    let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
+                    if state.attempt == Some(attempt) {
+                        state.arriving = None;
+                    }
+                }
+            }
+        }
+        self.note_arrival(1);
+    }
+
+    /// The record that settles the file; every segment has been worked on.
+    pub(super) fn on_end(
         &self,
         intake: &Intake,
         receiver: &Arc<Receiver>,
         record: &DataRecord<'_>,
-        decompressor: &mut Decompressor,
+        hands: &mut Hands,
     ) -> Settled {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        self.note_arrival(u64::MAX);
         match record {
-            DataRecord::Small { content, digest, live, encoding, bytes } => {
-                let Some(bytes) = decompressor.decode(bytes, *encoding, content.size as usize) else {
+            DataRecord::Small { content, digest, live, encoding, bytes, .. } => {
+                let Some(bytes) = hands.decompressor.decode(bytes, *encoding, content.size as usize) else {
                     return self.repair(receiver);
                 };
                 if ContentHasher::digest(bytes) != *digest {
@@ -128,139 +280,60 @@ impl OpenFile {
                     }
                     Err((operation, error)) => receiver.fail_file(&self.task, operation, &error),
                 }
-                Settled::Yes
             }
-            DataRecord::Begin { content } => {
-                // What was there of an earlier attempt is void.
-                *state = State::default();
-                match receiver.open_written(&self.task) {
-                    Ok(written) => {
-                        state.arriving = Some(Arriving {
-                            written,
-                            content: *content,
-                            digests: SegmentDigests::new(content.size),
-                            transferred: Transferred::default(),
-                            buffer: Vec::new(),
-                            old: Vec::new(),
-                        });
-                    }
-                    Err(error) => state.failed = Some((Operation::Create, error)),
-                }
-                Settled::No
-            }
-            DataRecord::Segment { index, digest, encoding, bytes } => {
-                self.step(&mut state, *index, |arriving, start, length| {
-                    let Some(bytes) = decompressor.decode(bytes, *encoding, length) else { return Ok(false) };
-                    if segment_digest(bytes) != *digest || !arriving.digests.set(*index, *digest) {
-                        return Ok(false);
-                    }
-                    arriving.transferred.literal_bytes += length as u64;
-                    Counters::add(&intake.session.counters().bytes_transferred, length as u64);
-                    arriving.write(bytes, start, intake.session.options.sparse)?;
-                    Ok(true)
-                });
-                Settled::No
-            }
-            DataRecord::ZeroSegment { index } => {
-                self.step(&mut state, *index, |arriving, start, length| {
-                    let zeros = vec![0; length];
-                    if !arriving.digests.set(*index, segment_digest(&zeros)) {
-                        return Ok(false);
-                    }
-                    arriving.write(&zeros, start, intake.session.options.sparse)?;
-                    Ok(true)
-                });
-                Settled::No
-            }
-            DataRecord::Patch { index, digest, encoding, decoded_bytes, bytes } => {
-                let basis = self.basis.as_ref();
-                self.step(&mut state, *index, |arriving, start, length| {
-                    let (Some(encoded), Some(basis)) =
-                        (decompressor.decode(bytes, *encoding, *decoded_bytes as usize), basis)
-                    else {
-                        return Ok(false);
-                    };
-                    let Ok(instructions) = delta::decode_instructions(encoded, length) else { return Ok(false) };
-                    let basis_bytes = fs::metadata_of(basis)?.size;
-                    let mut rebuilt = std::mem::take(&mut arriving.buffer);
-                    rebuilt.clear();
-                    let applied =
-                        delta::apply(&instructions, encoded, &BasisFile(basis), basis_bytes, length, &mut rebuilt);
-                    let good =
-                        applied.is_ok() && segment_digest(&rebuilt) == *digest && arriving.digests.set(*index, *digest);
-                    if good {
-                        let literals = literal_bytes(&instructions);
-                        arriving.transferred.literal_bytes += literals;
-                        arriving.transferred.matched_bytes += length as u64 - literals;
-                        Counters::add(&intake.session.counters().bytes_transferred, literals);
-                        arriving.write(&rebuilt, start, intake.session.options.sparse)?;
-                    }
-                    arriving.buffer = rebuilt;
-                    Ok(good)
-                });
-                Settled::No
-            }
-            DataRecord::End { digest, live } => self.finish(&mut state, receiver, digest, *live),
+            DataRecord::End { attempt, digest, live, .. } => return self.finish(receiver, *attempt, digest, *live),
             DataRecord::Same { .. } => {
                 if self.task.check {
                     receiver.same_content(&self.task);
                 } else {
                     self.keep_basis(intake, receiver);
                 }
-                Settled::Yes
             }
-            DataRecord::Digest { digest } => {
-                self.answer_dry_run(intake, receiver, digest);
-                Settled::Yes
-            }
+            DataRecord::Digest { digest } => self.answer_dry_run(intake, receiver, digest),
             DataRecord::Failed { failure, .. } => {
                 // Who could not read it has told it, and counts it; here it only closes the gate.
                 if *failure != Failure::Vanished {
                     intake.session.note_source_problem();
                 }
-                if let Some(arriving) = state.arriving.take() {
+                if let Some(arriving) = self.take_arriving().arriving {
                     receiver.put_aside(&self.task, arriving.written);
                 }
                 receiver.give_up(&self.task);
-                Settled::Yes
             }
+            DataRecord::Begin { .. }
+            | DataRecord::Segment { .. }
+            | DataRecord::ZeroSegment { .. }
+            | DataRecord::Patch { .. } => {}
         }
+        Settled::Yes
     }
 
-    /// Works on one segment; a failure is kept until the file's end.
-    fn step(&self, state: &mut State, index: u64, work: impl FnOnce(&mut Arriving, u64, usize) -> io::Result<bool>) {
-        if let Some(arriving) = &mut state.arriving {
-            let start = index * limits::SEGMENT_BYTES;
-            let length = arriving.content.size.saturating_sub(start).min(limits::SEGMENT_BYTES) as usize;
-            match work(arriving, start, length) {
-                Ok(true) => {}
-                Ok(false) => state.wrong = true,
-                Err(error) => {
-                    state.failed = Some((Operation::Write, error));
-                    // Nothing is kept of it: on a full disk its room is needed.
-                    state.arriving = None;
-                }
-            }
-        }
-        self.note_arrival(index + 1);
+    fn take_arriving(&self) -> State {
+        std::mem::take(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn finish(&self, state: &mut State, receiver: &Arc<Receiver>, digest: &Digest, live: bool) -> Settled {
-        self.note_arrival(u64::MAX);
-        if let Some((operation, error)) = state.failed.take() {
+    fn finish(&self, receiver: &Arc<Receiver>, attempt: u8, digest: &Digest, live: bool) -> Settled {
+        let State { attempt: current, arriving } = self.take_arriving();
+        let trouble = std::mem::take(&mut *self.trouble());
+        if let Some((operation, error)) = trouble.failed {
             receiver.fail_file(&self.task, operation, &error);
             return Settled::Yes;
         }
-        let Some(arriving) = state.arriving.take() else { return self.repair(receiver) };
-        if state.wrong || arriving.digests.finish() != Some(*digest) {
-            *state = State::default();
+        let Some(arriving) = arriving.filter(|_| current == Some(attempt) && !trouble.wrong) else {
+            return self.repair(receiver);
+        };
+        if arriving.digests.into_inner().unwrap_or_else(PoisonError::into_inner).finish() != Some(*digest) {
             return self.repair(receiver);
         }
         if let Err(error) = arriving.written.file().set_len(arriving.content.size) {
             receiver.fail_file(&self.task, Operation::Write, &error);
             return Settled::Yes;
         }
-        let transferred = Transferred { live, ..arriving.transferred };
+        let transferred = Transferred {
+            literal_bytes: arriving.literal_bytes.into_inner(),
+            matched_bytes: arriving.matched_bytes.into_inner(),
+            live,
+        };
         receiver.commit(&self.task, arriving.written, &arriving.content, transferred);
         Settled::Yes
     }
@@ -271,6 +344,9 @@ impl OpenFile {
             "{}: what arrived does not have its digest; the file is transferred again",
             self.task.path()
         ));
+        // What is asked for again begins anew.
+        *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::default();
+        *self.trouble() = Trouble::default();
         if self.repairs.fetch_add(1, Ordering::Relaxed) < REPAIRS_MAX {
             return Settled::Again;
         }
@@ -339,8 +415,7 @@ impl OpenFile {
 
     /// The run ends: what came is kept where that was asked for.
     pub(super) fn put_aside(&self, receiver: &Arc<Receiver>) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(arriving) = state.arriving.take() {
+        if let Some(arriving) = self.take_arriving().arriving {
             receiver.put_aside(&self.task, arriving.written);
         }
         self.note_arrival(u64::MAX);
@@ -348,11 +423,17 @@ impl OpenFile {
 }
 
 impl Arriving {
-    fn write(&mut self, bytes: &[u8], start: u64, sparse: bool) -> io::Result<()> {
+    /// Notes a segment's digest; false where it has one already.
+    fn set(&self, index: u64, digest: Digest) -> bool {
+        self.digests.lock().unwrap_or_else(PoisonError::into_inner).set(index, digest)
+    }
+
+    /// Writes at its place; `old` is room to compare in.
+    fn write(&self, bytes: &[u8], start: u64, sparse: bool, old: &mut Vec<u8>) -> io::Result<()> {
         match &self.written {
             Written::InPlace(_) => {
-                self.old.resize(bytes.len().max(self.old.len()), 0);
-                write_differences(self.written.file(), bytes, &mut self.old, start).map(|_| ())
+                old.resize(bytes.len().max(old.len()), 0);
+                write_differences(self.written.file(), bytes, old, start).map(|_| ())
             }
             Written::Staged(stage) if sparse => fs::write_sparse_at(stage.file(), bytes, start),
             Written::Staged(stage) => fs::write_all_at(stage.file(), bytes, start),

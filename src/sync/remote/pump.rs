@@ -145,6 +145,18 @@ pub(super) fn read_message(reader: &mut LinkReader) -> Result<Message, SyncError
     }
 }
 
+/// Reads one frame of a data lane into a buffer that is used again; nothing but content may come there.
+pub(super) fn read_data_frame(reader: &mut LinkReader, payload: &mut Vec<u8>) -> Result<(), SyncError> {
+    let mut header = [0; FRAME_HEADER_BYTES];
+    reader.read_exact(&mut header).map_err(SyncError::from_link)?;
+    let header = FrameHeader::decode(&header)?;
+    if header.kind != MessageKind::Data {
+        return Err(crate::wire::FlowError::Unexpected { what: "message on a data lane" }.into());
+    }
+    payload.resize(header.payload_bytes, 0);
+    reader.read_exact(payload).map_err(SyncError::from_link)
+}
+
 /// Cuts a link when dropped, so that no thread waits on it after an early return.
 pub(super) struct CutOnDrop(pub(super) Arc<AtomicBool>);
 

@@ -1,6 +1,6 @@
 //! The far end's monitor: what happens there is told to the client.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pump::Line;
 use crate::monitor::{Counters, Event, Item, Monitor};
@@ -14,7 +14,7 @@ const ITEMS_GATHERED_BYTES_MAX: usize = 256 << 10;
 /// Sends events over the session.
 #[derive(Default)]
 pub(super) struct Relay {
-    counters: Counters,
+    counters: Arc<Counters>,
     state: Mutex<State>,
 }
 
@@ -28,8 +28,9 @@ struct State {
 }
 
 impl Relay {
-    pub(super) fn new() -> Relay {
-        Relay::default()
+    /// Counts into `counters` where someone else looks at them.
+    pub(super) fn counting(counters: Option<Arc<Counters>>) -> Relay {
+        Relay { counters: counters.unwrap_or_default(), state: Mutex::default() }
     }
 
     /// From here on events leave.

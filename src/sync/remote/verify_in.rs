@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use super::intake::sources_message;
-use super::pump::{CutOnDrop, Ends, Line, read_message, write_all, write_message};
-use super::relay::Relay;
+use super::pump::{CutOnDrop, Ends, Line, read_message, write_all};
 use super::session_end::{self, SessionEnd};
+use super::Part;
 use crate::limits;
 use crate::model::{Kind, Outcome, PieceId, Stats};
 use crate::monitor::{Counters, Phase};
@@ -34,52 +34,15 @@ struct VerifyIntake {
     end: SessionEnd,
 }
 
-/// Runs the comparison at the client; `destination: None` takes the source's digest only.
-pub(super) fn run(
-    session: &Arc<Session>,
-    ends: Ends,
-    destination: Option<&[u8]>,
-    watch: &Stopwatch,
-) -> Result<Stats, SyncError> {
-    drive(session, ends, destination, watch, None)
-}
-
-/// Runs the comparison at the far end.
-pub(super) fn serve(
-    session: &Arc<Session>,
-    ends: Ends,
-    destination: &[u8],
-    relay: &Arc<Relay>,
-    watch: &Stopwatch,
-) -> Result<(), SyncError> {
-    drive(session, ends, Some(destination), watch, Some(relay)).map(|_| ())
-}
-
-fn drive(
-    session: &Arc<Session>,
-    ends: Ends,
-    destination: Option<&[u8]>,
-    watch: &Stopwatch,
-    relay: Option<&Arc<Relay>>,
-) -> Result<Stats, SyncError> {
-    let (line, outgoing) = Line::new();
-    if let Some(relay) = relay {
-        relay.attach(line.clone());
-    }
-    let Ends { mut reader, mut writer, cut } = ends;
-    let prepared = sources_message(session, &mut reader).and_then(|(single, root)| {
+/// Runs the comparison, at either end; `destination: None` takes the source's digest only.
+pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stats, SyncError> {
+    let (line, outgoing) = part.line();
+    let prepared = sources_message(part.session, &mut part.ends.reader).and_then(|(single, root)| {
         let target = destination.map(|destination| Target::open(destination, single.as_ref())).transpose()?;
         Ok((target, root))
     });
-    let (target, root) = match prepared {
-        Ok(prepared) => prepared,
-        Err(error) => {
-            if relay.is_some() {
-                let _peer_may_be_gone = write_message(&mut writer, &error.for_peer());
-            }
-            return Err(error);
-        }
-    };
+    let (target, root) = prepared.map_err(|error| part.give_up(error))?;
+    let Part { session, ends: Ends { reader, writer, cut }, watch, relay, .. } = part;
     let intake = Arc::new(VerifyIntake {
         session: Arc::clone(session),
         line: line.clone(),
@@ -210,7 +173,9 @@ impl VerifyIntake {
     fn on_data(&self, payload: &[u8], verifier: &Arc<Verifier>) -> Result<(), SyncError> {
         let mut records = RecordReader::new(payload);
         while let Some((key, record)) = records.next()? {
-            self.flow(|flow| flow.on_record(key, &record))?;
+            if !self.flow(|flow| flow.on_record(key, &record))? {
+                return Err(FlowError::Unexpected { what: "record" }.into());
+            }
             self.room.notify_all();
             let digest = match record {
                 DataRecord::Digest { digest } => Some(digest),

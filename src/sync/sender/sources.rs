@@ -1,9 +1,6 @@
 //! What the user named as sources, as one virtual tree: directories that are meant whole, and names picked one by one.
 
 use std::collections::BTreeMap;
-use std::ffi::OsStr;
-use std::os::unix::ffi::OsStrExt;
-use std::path::Path;
 use std::sync::Arc;
 
 use crate::fs::{self, Dir, Target};
@@ -166,7 +163,7 @@ impl Sources {
         budget: &Arc<HandleBudget>,
     ) -> Option<Name> {
         let options = &session.options;
-        let dir = match Dir::open(as_path(&parsed.base)) {
+        let dir = match session.base.open_dir(&parsed.base) {
             Ok(dir) => Arc::new(dir),
             Err(error) => {
                 self.unreachable(argument, &error, session);
@@ -190,6 +187,10 @@ impl Sources {
             && let Some(name) = picked.file_name()
         {
             match dir.stat(&name) {
+                Ok(metadata) if dir.hides(&name, metadata.kind == Kind::Dir) => {
+                    self.unreachable(argument, &fs::hidden(), session);
+                    return None;
+                }
                 Ok(metadata) => {
                     let followed = metadata.kind == Kind::Symlink
                         && (options.links.follow_all || options.links.follow_dirs)
@@ -219,7 +220,7 @@ impl Sources {
 
     /// Adds the paths of `--files-from`, relative to `argument`.
     fn add_list(&mut self, argument: &[u8], paths: &[Vec<u8>], session: &Session, budget: &Arc<HandleBudget>) {
-        let dir = match Dir::open(as_path(argument)) {
+        let dir = match session.base.open_dir(argument) {
             Ok(dir) => Arc::new(dir),
             Err(error) => return self.unreachable(argument, &error, session),
         };
@@ -311,10 +312,13 @@ impl Sources {
     }
 }
 
-/// Opens a directory below `dir`, following links: it is the user's own path.
+/// Opens a directory below `dir`, following links as far as the base lets them lead: it is the user's own path.
 fn walk_to(dir: &Arc<Dir>, path: &RelPath) -> std::io::Result<Arc<Dir>> {
     let mut current = Arc::clone(dir);
     for name in path.components() {
+        if current.hides(&name, true) {
+            return Err(fs::hidden());
+        }
         current = Arc::new(current.open_child_following(&name)?);
     }
     Ok(current)
@@ -395,10 +399,6 @@ fn take_apart(argument: &[u8], relative: bool) -> Result<Argument, String> {
         return Ok(Argument { base, picked: None, contents: true });
     }
     Ok(Argument { base, picked: Some(picked), contents })
-}
-
-pub(super) fn as_path(bytes: &[u8]) -> &Path {
-    if bytes.is_empty() { Path::new(".") } else { Path::new(OsStr::from_bytes(bytes)) }
 }
 
 fn with_slash(path: &[u8]) -> Vec<u8> {

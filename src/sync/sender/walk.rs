@@ -167,7 +167,7 @@ impl Walk {
         let root_dir = sources.layers.first().and_then(|layer| layer.dir.get().ok());
         let root_is_above = sources.layers.iter().all(|layer| !layer.whole);
         let options = &self.session.options;
-        let place = filters::place(Side::Sender, options, root_dir.as_deref(), root_is_above);
+        let place = filters::place(Side::Sender, &self.session, root_dir.as_deref(), root_is_above);
         let mut reader = |dir: MergeDir<'_>, name: &[u8]| self.read_merge(&sources.layers, dir, name);
         match DirFilter::root(&options.filters, &place, &mut reader) {
             Ok(filter) => {
@@ -485,6 +485,13 @@ impl Walk {
             }
         }
         let is_dir = metadata.kind == Kind::Dir;
+        if dir.hides(name, is_dir) {
+            // Nothing of this name exists for the session, unless it was asked for by name.
+            if picked_child.is_some() {
+                self.session.io_problem(ProblemKind::Source, Operation::Open, shown(), &fs::hidden());
+            }
+            return None;
+        }
         if !only_leads && filter.verdict(path, is_dir).is_excluded() {
             return None;
         }
@@ -630,11 +637,13 @@ impl Walk {
         if policy.follow_all || leads_further {
             return dir.stat_following(name).map(Link::Followed);
         }
-        if policy.follow_dirs
-            && let Ok(metadata) = dir.stat_following(name)
-            && metadata.kind == Kind::Dir
-        {
-            return Ok(Link::Followed(metadata));
+        if policy.follow_dirs {
+            match dir.stat_following(name) {
+                Ok(metadata) if metadata.kind == Kind::Dir => return Ok(Link::Followed(metadata)),
+                // Whether it is a directory must not even be told.
+                Err(error) if fs::is_confined(&error) => return Err(error),
+                _ => {}
+            }
         }
         if !policy.copy_as_links && !policy.follow_unsafe {
             return Ok(Link::Ignored);
@@ -654,7 +663,7 @@ impl Walk {
         name: &[u8],
     ) -> Result<Option<Vec<u8>>, FilterError> {
         if let MergeDir::Above(path) = dir {
-            return filters::read_above(path, name);
+            return filters::read_above(&self.session.base, path, name);
         }
         for layer in layers {
             if let Ok(dir) = layer.dir.get()

@@ -58,7 +58,7 @@ impl Verifier {
             Some(above) => above,
             None => {
                 let root = self.target.as_ref().map(|target| &*target.dir);
-                let place = filters::place(side, &self.session.options, root, self.root_is_above);
+                let place = filters::place(side, &self.session, root, self.root_is_above);
                 DirFilter::root(&self.session.options.filters, &place, &mut reader)?
             }
         };
@@ -75,7 +75,7 @@ impl Verifier {
         name: &[u8],
     ) -> Result<Option<Vec<u8>>, FilterError> {
         if let MergeDir::Above(path) = dir {
-            return filters::read_above(path, name);
+            return filters::read_above(&self.session.base, path, name);
         }
         if let Some((_, content)) = node.merge_files.get().into_iter().flatten().find(|(sent, _)| sent == name) {
             return Ok(Some(content.clone()));

@@ -55,7 +55,9 @@ pub(super) fn run(
         return Ok(Stats::default());
     }
     let root_entry = sources.root_entry(session);
-    let target = destination.map(|destination| Target::open(destination, sources.single.as_ref())).transpose()?;
+    let target = destination
+        .map(|destination| Target::open_in(&session.base, destination, sources.single.as_ref()))
+        .transpose()?;
     let owners = Owners::new(&session.options, false);
     let here = Arc::new(Here::default());
     let side = Arc::clone(&here) as Arc<dyn SourceSide>;

@@ -5,7 +5,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::fs::Dir;
+use crate::fs::{Base, Dir};
 use crate::model::Name;
 use crate::sync::SyncError;
 
@@ -24,10 +24,11 @@ pub(in crate::sync) struct Target {
 impl Target {
     /// Finds the destination as a sync would. `single` names the one item of the source that is no directory, if that is
     /// all there is.
-    pub(in crate::sync) fn open(shown: &[u8], single: Option<&Name>) -> Result<Target, SyncError> {
+    pub(in crate::sync) fn open_in(base: &Base, shown: &[u8], single: Option<&Name>) -> Result<Target, SyncError> {
         let error = |source| SyncError::Destination { operation: "open", path: shown.to_vec(), source };
         let path = Path::new(std::ffi::OsStr::from_bytes(if shown.is_empty() { b"." } else { shown }));
-        let (dir, rename) = match Dir::open(path) {
+        let open = |path: &Path| base.open_dir(path.as_os_str().as_bytes());
+        let (dir, rename) = match open(path) {
             Ok(dir) => (dir, None),
             Err(source) => {
                 let is_file = source.kind() == io::ErrorKind::NotADirectory;
@@ -36,7 +37,7 @@ impl Target {
                 match (single, name) {
                     (Some(_), Some(name)) if may_be_name && shown.last() != Some(&b'/') => {
                         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-                        (Dir::open(parent.unwrap_or(Path::new("."))).map_err(error)?, Some(name))
+                        (open(parent.unwrap_or(Path::new("."))).map_err(error)?, Some(name))
                     }
                     _ if is_file => return Err(SyncError::DestinationIsFile { path: shown.to_vec() }),
                     _ => return Err(error(source)),
@@ -45,5 +46,10 @@ impl Target {
         };
         let granularity_ns = dir.observed_time_granularity_ns().unwrap_or(1);
         Ok(Target { dir: Arc::new(dir), rename, shown: shown.to_vec(), granularity_ns })
+    }
+
+    /// As [`Target::open_in`], from the process's root and working directory.
+    pub(in crate::sync) fn open(shown: &[u8], single: Option<&Name>) -> Result<Target, SyncError> {
+        Target::open_in(&Base::Process, shown, single)
     }
 }

@@ -287,7 +287,8 @@ impl Verifier {
             },
             (None, None) => return,
         };
-        if self.is_hidden(node, &name, kind == Kind::Dir) {
+        let is_dir = kind == Kind::Dir;
+        if self.is_hidden(node, &name, is_dir) || hides(node, &name, is_dir) {
             return;
         }
         differs(match fs::is_stage_name(bytes) {
@@ -305,6 +306,7 @@ impl Verifier {
             return self.settle(work, index);
         }
         let found = match (is_there, &work.node.dir) {
+            (true, Some(_)) if hides(&work.node, work.name(index), entry.metadata.kind == Kind::Dir) => Ok(None),
             (true, Some(dir)) => dir.get().and_then(|dir| Found::at(&dir, work.name(index), entry)),
             _ => Ok(None),
         };
@@ -634,4 +636,9 @@ impl Verifier {
                 .unwrap_or_else(|poisoned| poisoned.into_inner().0);
         }
     }
+}
+
+/// Whether a name of the destination does not exist for the session, by the rules of a module.
+fn hides(node: &Node, name: &Name, is_dir: bool) -> bool {
+    node.dir.as_ref().is_some_and(|dir| dir.get().map_or(true, |dir| dir.hides(name, is_dir)))
 }
