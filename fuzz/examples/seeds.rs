@@ -7,7 +7,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use xfer::delta::signature_of;
-use xfer::wire::{FRAME_HEADER_BYTES, FrameHeader, MessageKind, Preamble, SessionId};
+use xfer::model::PieceId;
+use xfer::wire::{DataRecord, FRAME_HEADER_BYTES, Failure, FileKey, FrameHeader, MessageKind, Preamble, SessionId};
 
 fn corpus(target: &str, name: &str, bytes: &[u8]) {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
@@ -29,9 +30,7 @@ fn sample(path: &Path) -> Vec<u8> {
 /// The kind that a sample's name speaks of; `None` for records and what is no message.
 fn kind_of(stem: &str) -> Option<MessageKind> {
     let plain = |text: &str| text.replace('-', "").to_lowercase();
-    let named = |stem: &str| {
-        MessageKind::ALL.iter().copied().find(|kind| plain(&format!("{kind:?}")) == plain(stem))
-    };
+    let named = |stem: &str| MessageKind::ALL.iter().copied().find(|kind| plain(&format!("{kind:?}")) == plain(stem));
     named(stem).or_else(|| named(stem.split('-').next().unwrap_or_default()))
 }
 
@@ -48,8 +47,7 @@ fn with_length(kind: MessageKind, payload: &[u8]) -> Vec<u8> {
 
 fn from_samples() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/data/wire-v1");
-    let mut paths: Vec<PathBuf> =
-        fs::read_dir(dir).expect("the samples").flatten().map(|entry| entry.path()).collect();
+    let mut paths: Vec<PathBuf> = fs::read_dir(dir).expect("the samples").flatten().map(|entry| entry.path()).collect();
     paths.sort();
     let (mut stream, mut all_records, mut told) = (Vec::new(), Vec::new(), Vec::new());
     for path in &paths {
@@ -73,6 +71,8 @@ fn from_samples() {
                 MessageKind::Event => corpus("json", &stem, &[&[1], &payload[..]].concat()),
                 MessageKind::ListingEnd => corpus("json", &stem, &[&[2], &payload[..]].concat()),
                 MessageKind::Done => corpus("json", &stem, &[&[3], &payload[..]].concat()),
+                MessageKind::Lane => corpus("json", &stem, &[&[4], &payload[..]].concat()),
+                MessageKind::Modules => corpus("json", &stem, &[&[5], &payload[..]].concat()),
                 _ => {}
             }
         }
@@ -92,8 +92,12 @@ fn session() {
     let mut child = vec![1, 1, 2, 1, 0, 0, 1];
     child.extend_from_slice(&[64, 0, 1, b'x', 0, 0xa4, 3, 5, 8, 0, 0, 0, 0]);
     let wants = [0, 2, 0, 0, 1, 0];
-    let failed = |index: u8| [8, 0, index, 0, 4, 2, b'n', b'o'];
-    let records = [failed(0), failed(1)].concat();
+    let mut records = Vec::new();
+    for index in 0..2 {
+        let key = FileKey { piece: PieceId(0), index };
+        let failure = DataRecord::Failed { segments: 0, failure: Failure::Vanished, errno: 2, text: b"no" };
+        failure.encode(key, &mut records);
+    }
     let told: Vec<Vec<u8>> = vec![
         with_length(MessageKind::Listing, &piece),
         with_length(MessageKind::Wants, &wants),
@@ -101,10 +105,7 @@ fn session() {
         with_length(MessageKind::Data, &records),
         with_length(MessageKind::Release, &[0, 1, 0]),
         with_length(MessageKind::Release, &[1, 0]),
-        with_length(
-            MessageKind::ListingEnd,
-            br#"{"source_problems":false,"empty_sources":[],"source_missing":false}"#,
-        ),
+        with_length(MessageKind::ListingEnd, br#"{"source_problems":false,"empty_sources":[],"source_missing":false}"#),
     ];
     corpus("flow", "session", &told.concat());
     corpus("listing", "three", &piece);
@@ -133,14 +134,17 @@ fn deltas() {
 fn content() {
     let text = b"the same words again and again ".repeat(20);
     corpus("content", "raw", &[&[0], &(text.len() as u32).to_le_bytes()[..], &text].concat());
-    for (number, how) in [
-        (1u8, xfer::plan::options::Compression::Zstd { level: Some(3) }),
-        (2, xfer::plan::options::Compression::Lz4),
-    ] {
+    for (number, how) in
+        [(1u8, xfer::plan::options::Compression::Zstd { level: Some(3) }), (2, xfer::plan::options::Compression::Lz4)]
+    {
         let mut compressor = xfer::sync::Compressor::default();
         let (_, encoded) = compressor.encode(&text, Some(how));
         let input = [&[number], &(text.len() as u32).to_le_bytes()[..], encoded].concat();
-        corpus("content", &format!("{how:?}").to_lowercase().replace(|letter: char| !letter.is_alphanumeric(), ""), &input);
+        corpus(
+            "content",
+            &format!("{how:?}").to_lowercase().replace(|letter: char| !letter.is_alphanumeric(), ""),
+            &input,
+        );
     }
 }
 
@@ -170,6 +174,21 @@ fn texts() {
     for (number, input) in filters.iter().enumerate() {
         corpus("filter", &number.to_string(), input);
     }
+    let key = format!("xfer-ed25519 {}=", "A".repeat(43));
+    let authorized = format!("# ours\nmodule=\"a b\",read-only,from=\"10.0.0.0/8,::1\" {key} who\n{key}\n");
+    corpus("keys", "authorized", authorized.as_bytes());
+    corpus("keys", "known", format!("db1 {key} note\n[2001:db8::1]:99\t{key}\n").as_bytes());
+    corpus("keys", "host", b"[::1]:7788");
+    corpus("keys", "network", b"2001:db8::/32");
+    let config = format!(
+        "listen = [\"[::]:7788\", \"0.0.0.0\"]\nlog = \"/var/log/x\"\nmetrics = \"127.0.0.1:9\"\n[limits]\n\
+         connections = 9\nsessions_per_key = 2\n[[module]]\nname = \"a\"\npath = \"/srv/a\"\naccess = \
+         \"read-write\"\nkeys = [\"{key} who\"]\nuid = 5\ngid = \"nogroup\"\nnumeric_ids = true\n\
+         max_connections = 3\nfilters = [\"- *.tmp\"]\ncopy_links_outside = false\ntimeout = 60\n\
+         [[module]]\nname = \"b\"\npath = \"/srv/b\"\n"
+    );
+    corpus("config", "two", config.as_bytes());
+    corpus("config", "quick", b"name=/srv/x,ro");
     corpus("greeting", "preamble", &Preamble { session: Some(SessionId([7; 16])) }.encode());
 }
 

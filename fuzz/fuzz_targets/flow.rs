@@ -8,8 +8,22 @@ use std::collections::{HashMap, HashSet};
 use libfuzzer_sys::fuzz_target;
 use xfer::limits;
 use xfer::model::{PieceId, piece_cost};
-use xfer::wire::{FileKey, Message, ReceiverFlow, RecordReader, SenderFlow};
+use xfer::wire::{DataRecord, FileKey, Message, ReceiverFlow, RecordReader, SenderFlow};
 use xfer_fuzz::{Input, bounded};
+
+/// What came of a want that is open.
+#[derive(Default)]
+struct Answer {
+    taken: u64,
+    done: u64,
+    announced: Option<u64>,
+}
+
+impl Answer {
+    fn is_whole(&self) -> bool {
+        self.announced == Some(self.done)
+    }
+}
 
 /// Messages of one input: kind, length in two bytes, payload.
 fn messages(data: &[u8]) -> Vec<Message> {
@@ -27,7 +41,7 @@ fn messages(data: &[u8]) -> Vec<Message> {
 fn receive(messages: &[Message]) {
     let mut flow = ReceiverFlow::new();
     let mut pieces: HashMap<PieceId, u64> = HashMap::new();
-    let mut wants: HashSet<FileKey> = HashSet::new();
+    let mut wants: HashMap<FileKey, Answer> = HashMap::new();
     let mut unlisted_dirs = 1u64;
     let mut ended = false;
     for message in messages {
@@ -48,9 +62,14 @@ fn receive(messages: &[Message]) {
                 while let Ok(Some((key, record))) = reader.next() {
                     match flow.on_record(key, &record) {
                         Ok(settled) => {
-                            assert!(wants.contains(&key), "data for what nobody wants");
-                            assert_eq!(settled, record.settles());
+                            let answer = wants.get_mut(&key).expect("data for what nobody wants");
+                            match record.settles() {
+                                Some(segments) => answer.announced = Some(segments),
+                                None => answer.taken += u64::from(!matches!(record, DataRecord::Begin { .. })),
+                            }
+                            assert!(answer.announced.is_none_or(|announced| answer.taken <= announced));
                             if settled {
+                                assert!(answer.is_whole(), "settled before its time");
                                 wants.remove(&key);
                             }
                         }
@@ -66,9 +85,23 @@ fn receive(messages: &[Message]) {
                 for want in all {
                     let key = FileKey { piece: *piece, index: want.index };
                     let bytes = u64::from(want.index) << 20;
-                    if pieces.contains_key(piece) && !wants.contains(&key) && flow.may_want(bytes) {
+                    if pieces.contains_key(piece) && !wants.contains_key(&key) && flow.may_want(bytes) {
                         flow.want(key, &want.mode, bytes);
-                        wants.insert(key);
+                        wants.insert(key, Answer::default());
+                    }
+                }
+                Ok(())
+            }
+            // A thread of this side has worked on a segment that came.
+            Message::Signature { key, .. } => {
+                if let Some(answer) = wants.get_mut(key)
+                    && answer.done < answer.taken
+                {
+                    answer.done += 1;
+                    let whole = answer.is_whole();
+                    assert_eq!(flow.segment_done(*key), whole);
+                    if whole {
+                        wants.remove(key);
                     }
                 }
                 Ok(())
@@ -127,7 +160,7 @@ fn send(messages: &[Message]) {
             Message::Data(payload) => {
                 let mut reader = RecordReader::new(payload);
                 while let Ok(Some((key, record))) = reader.next() {
-                    if record.settles() && wants.remove(&key) {
+                    if record.settles().is_some() && wants.remove(&key) {
                         flow.answered(key);
                     }
                 }

@@ -7,7 +7,14 @@ use xfer::plan::filter::{DirFilter, FilterPlace, Side};
 use xfer::wire::{Message, MessageKind};
 use xfer_fuzz::{Input, check_message};
 
-const KINDS: [MessageKind; 4] = [MessageKind::Setup, MessageKind::Event, MessageKind::ListingEnd, MessageKind::Done];
+const KINDS: [MessageKind; 6] = [
+    MessageKind::Setup,
+    MessageKind::Event,
+    MessageKind::ListingEnd,
+    MessageKind::Done,
+    MessageKind::Lane,
+    MessageKind::Modules,
+];
 
 fuzz_target!(|data: &[u8]| {
     let mut input = Input::new(data);

@@ -71,6 +71,8 @@ fn has_one_form(kind: MessageKind) -> bool {
             | MessageKind::Stop
             | MessageKind::Heartbeat
             | MessageKind::TreeDigest
+            | MessageKind::LaneHello
+            | MessageKind::LaneWelcome
     )
 }
 

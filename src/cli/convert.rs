@@ -123,11 +123,7 @@ fn connect(settings: &Settings, inputs: &dyn Inputs) -> Result<Connect, Failure>
     }
     let shell = RemoteShell::new(command.as_deref(), xfer_path)
         .map_err(|error| Failure::usage(format!("--rsh: {}", super::exit::chain_of(&error))))?;
-    let lanes = LaneWish {
-        transport: settings.transport,
-        lanes: settings.lanes,
-        ports: settings.lane_ports.clone(),
-    };
+    let lanes = LaneWish { transport: settings.transport, lanes: settings.lanes, ports: settings.lane_ports.clone() };
     Ok(Connect { shell, connect_timeout_s: settings.connect_timeout_s, lanes, keys: None })
 }
 

@@ -23,13 +23,13 @@ pub use self::content::{Compressor, Decompressor};
 pub use self::error::SyncError;
 pub use self::module::module_base;
 pub use self::remote::{LaneWish, serve_stdio};
-pub use crate::wire::Transport;
 pub use self::stop::StopFlag;
 pub use self::verify::{VerifyReport, VerifyRequest, verify};
 use crate::model::{Outcome, Stats};
 use crate::monitor::{Monitor, Phase};
 use crate::net::{Address, RemoteShell};
 use crate::plan::options::SyncOptions;
+pub use crate::wire::Transport;
 
 /// A sync that the user asked for.
 #[derive(Debug, Clone)]

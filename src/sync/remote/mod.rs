@@ -20,10 +20,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use self::lanes::Follow;
 pub use self::lanes::LaneWish;
 pub(in crate::sync) use self::lanes::{Door, LaneSource};
 use self::lanes::{LanePlan, Lead};
-use self::lanes::Follow;
 use self::pump::{Ends, Line, Outgoing, read_message};
 use self::relay::Relay;
 use super::clock::Stopwatch;
@@ -143,7 +143,9 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
     let ours = Greeting::ours();
     let greeted = writer.write_all(&ours.encode());
     match &mut reached {
-        Reached::Shell(child) => child.expect_greeting(&mut reader, Greeting::magic()).map_err(|e| explain(e, session))?,
+        Reached::Shell(child) => {
+            child.expect_greeting(&mut reader, Greeting::magic()).map_err(|e| explain(e, session))?
+        }
         Reached::Daemon { .. } => {
             let mut magic = vec![0; Greeting::magic().len()];
             reader.read_exact(&mut magic).map_err(SyncError::from_link)?;
@@ -153,8 +155,8 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
         }
     }
     greeted.map_err(|error| reached.failure(error, session))?;
-    let theirs = Greeting::read_rest(|buffer| reader.read_exact(buffer))
-        .map_err(|error| reached.failure(error, session))??;
+    let theirs =
+        Greeting::read_rest(|buffer| reader.read_exact(buffer)).map_err(|error| reached.failure(error, session))??;
     agree(&ours, &theirs)?;
     let listed = setup.role == FarRole::Sender && setup.options.files_from.is_some();
     pump::write_message(&mut writer, &Message::Setup(Box::new(setup))).map_err(SyncError::from_link)?;
@@ -216,7 +218,14 @@ impl Reached {
                 let hosts = vec![host.clone()];
                 let identity = Arc::clone(identity);
                 let daemon_port = Some(*port);
-                Ok(Lead { wish, identity, far_key: *host_key, hosts: Box::new(move || hosts.clone()), daemon_port, timeout })
+                Ok(Lead {
+                    wish,
+                    identity,
+                    far_key: *host_key,
+                    hosts: Box::new(move || hosts.clone()),
+                    daemon_port,
+                    timeout,
+                })
             }
             (_, address) => {
                 let identity = Arc::new(Identity::generate().map_err(SyncError::Setup)?);

@@ -65,8 +65,7 @@ impl Channel {
     }
 
     fn readable(&self, timeout_ms: u64) -> io::Result<bool> {
-        let timeout =
-            Timespec { tv_sec: (timeout_ms / 1000) as i64, tv_nsec: (timeout_ms % 1000) as i64 * 1_000_000 };
+        let timeout = Timespec { tv_sec: (timeout_ms / 1000) as i64, tv_nsec: (timeout_ms % 1000) as i64 * 1_000_000 };
         match poll(&mut [PollFd::new(&self.control, PollFlags::IN)], Some(&timeout)) {
             Ok(ready) => Ok(ready > 0),
             Err(Errno::INTR) => Ok(false),

@@ -54,9 +54,8 @@ impl ServedModule {
     /// What `key` may do here; `None`: nothing, as if the module were not there. A line of `authorized_keys` that
     /// covers the module is the stricter word where both know the key.
     pub(super) fn access(&self, key: &PublicKey, rights: Option<&AuthorizedKey>) -> Option<Access> {
-        let covers = |rights: &&AuthorizedKey| {
-            rights.modules.as_ref().is_none_or(|modules| modules.contains(&self.module.name))
-        };
+        let covers =
+            |rights: &&AuthorizedKey| rights.modules.as_ref().is_none_or(|modules| modules.contains(&self.module.name));
         if let Some(rights) = rights.filter(covers) {
             let granted = match (rights.read_only, rights.write_only) {
                 (false, false) => Access::ReadWrite,
@@ -99,10 +98,8 @@ impl Served {
 
 fn seal(modules: &[ServedModule]) -> io::Result<OwnedFd> {
     let bytes = serde_json::to_vec(modules)?;
-    let mut file = File::from(rustix::fs::memfd_create(
-        "xfer-modules",
-        MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING,
-    )?);
+    let mut file =
+        File::from(rustix::fs::memfd_create("xfer-modules", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING)?);
     file.write_all(&bytes)?;
     // One worker must not be able to change what the next one reads.
     rustix::fs::fcntl_add_seals(&file, SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE)?;

@@ -70,9 +70,9 @@ impl Worker {
             }
         };
         // A worker that does not listen must not hold up its own end.
-        tokio::time::timeout(limits::ms(limits::STOP_GRACE_MS), sent).await.unwrap_or_else(|_| {
-            Err(io::Error::new(io::ErrorKind::TimedOut, "the process does not listen"))
-        })
+        tokio::time::timeout(limits::ms(limits::STOP_GRACE_MS), sent)
+            .await
+            .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "the process does not listen")))
     }
 
     /// The next report; `None` once it is gone. May be cancelled without loss.
@@ -115,8 +115,7 @@ pub(super) async fn run(
             return shared.refused(peer, Refusal::Failure, Some(text));
         }
     };
-    let mut course =
-        Course { id: session, client: None, module: None, moved: Moved::default(), notes: 0, ended: None };
+    let mut course = Course { id: session, client: None, module: None, moved: Moved::default(), notes: 0, ended: None };
     let (lanes_in, mut lanes) = mpsc::channel(limits::SERVE_LANES_WAITING_MAX);
     let mut ending = shared.ending.subscribe();
     let mut stopped = false;

@@ -341,9 +341,10 @@ impl Gatekeeper for Gate {
         if let Err(why) = self.channel.ask(&report) {
             return Err(self.refuse(why, format!("the daemon refuses: {}", why.text())));
         }
-        let cannot = |error: &dyn std::error::Error| format!("the module \"{name}\" cannot be served: {}", in_words(error));
-        let root = Dir::open(Path::new(&served.module.path))
-            .map_err(|error| self.refuse(Refusal::Failure, cannot(&error)))?;
+        let cannot =
+            |error: &dyn std::error::Error| format!("the module \"{name}\" cannot be served: {}", in_words(error));
+        let root =
+            Dir::open(Path::new(&served.module.path)).map_err(|error| self.refuse(Refusal::Failure, cannot(&error)))?;
         let write = role == ModuleRole::Receiver || setup.options.remove_source_files;
         // Read now what cannot be read from inside.
         crate::fs::umask();
