@@ -35,8 +35,8 @@ pub(super) fn reach(
     let stop = stop.as_atomic();
     let preamble = Preamble { session: None }.encode();
     let stream = connect_tcp(host, port, &preamble, deadline, stop).map_err(|error| failed(in_words(&error)))?;
-    let channel = tls_connect(stream, &identity, PeerKey::Any, deadline, stop)
-        .map_err(|error| failed(in_words(&error)))?;
+    let channel =
+        tls_connect(stream, &identity, PeerKey::Any, deadline, stop).map_err(|error| failed(in_words(&error)))?;
     let host_key = channel.peer_key();
     keys.trust(host, port, &host_key).map_err(failed)?;
     channel.set_path_timeout(timeout).map_err(SyncError::Setup)?;

@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
+use super::Part;
 use super::answer::Work;
 use super::lanes::{self, LaneDesk};
 use super::pump::{CutOnDrop, Line, read_message, write_all};
 use super::session_end::{self, SessionEnd};
 use super::spread::Spread;
-use super::Part;
 use crate::fs;
 use crate::limits;
 use crate::model::{Kind, ListedEntry, PieceId, Stats};
@@ -96,8 +96,7 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
     let _attached_once = feed.walk.set(Arc::downgrade(&walk));
     let (jobs, job_inbox) = crossbeam_channel::unbounded();
     let (deltas, delta_inbox) = crossbeam_channel::unbounded();
-    let work =
-        Work { jobs: job_inbox, deltas: delta_inbox, spreads: spread_inbox, control_only: control_only_inbox };
+    let work = Work { jobs: job_inbox, deltas: delta_inbox, spreads: spread_inbox, control_only: control_only_inbox };
     let ends_cut = Arc::clone(&ends.cut);
     session.phase(Phase::Transferring);
     let peer = std::thread::scope(|scope| {

@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
 use super::delta_in::{self, Signing};
-use super::open_file::{Hands, OpenFile, Settled};
 use super::lanes::{self, LaneDesk};
+use super::open_file::{Hands, OpenFile, Settled};
 use super::pump::{CutOnDrop, Line, read_data_frame, read_message, write_all};
 use super::session_end::{self, SessionEnd};
 use super::{Ends, Part};

@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
+use super::Part;
 use super::intake::sources_message;
 use super::pump::{CutOnDrop, Ends, Line, read_message, write_all};
 use super::session_end::{self, SessionEnd};
-use super::Part;
 use crate::limits;
 use crate::model::{Kind, Outcome, PieceId, Stats};
 use crate::monitor::{Counters, Phase};

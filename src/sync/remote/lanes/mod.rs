@@ -84,7 +84,9 @@ impl LaneDesk {
     /// Hands a word on to the keeper. Never waits.
     pub(super) fn hear(&self, word: LaneWord) -> Result<(), SyncError> {
         match self.words.try_send(word) {
-            Err(crossbeam_channel::TrySendError::Full(_)) => Err(FlowError::Excess { what: "words about lanes" }.into()),
+            Err(crossbeam_channel::TrySendError::Full(_)) => {
+                Err(FlowError::Excess { what: "words about lanes" }.into())
+            }
             // The keeper has ended: lanes are there, or will not be.
             Ok(()) | Err(crossbeam_channel::TrySendError::Disconnected(_)) => Ok(()),
         }
