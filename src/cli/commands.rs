@@ -25,7 +25,9 @@ pub(crate) fn sync(matches: &ArgMatches) -> Result<Code, Failure> {
         && module.is_empty()
     {
         let modules = sync::list_modules(address, &request.connect, &StopFlag::default());
-        return super::print(render::modules(&modules.map_err(|error| Failure::from(&error))?, settings.json).as_bytes());
+        return super::print(
+            render::modules(&modules.map_err(|error| Failure::from(&error))?, settings.json).as_bytes(),
+        );
     }
     let face = face(&prepared)?;
     let stop = StopFlag::default();

@@ -1,14 +1,15 @@
 //! From what the flags mean to what the engine understands, with all checks that need no look at the trees.
 
 use std::ffi::OsString;
-use std::sync::Arc;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
 use super::args::Invocation;
 use super::exit::Failure;
 use super::inputs::{Inputs, paths_of_list};
 use super::render::Levels;
 use super::settings::{CompressChoice, FilterStep, IdMapOption, Recursive, Settings};
+use super::trust::UserKeys;
 use crate::limits;
 use crate::model::display_bytes;
 use crate::net::{Address, RemoteShell};
@@ -17,7 +18,6 @@ use crate::plan::filter::{FilterError, FilterRules};
 use crate::plan::idmap::IdMaps;
 use crate::plan::options::{AltDests, Backup, Compression, ItemReport, QuickCheck, Recursion, SyncOptions};
 use crate::plan::size::{SizeError, SizeUnit, parse_bwlimit, parse_size};
-use super::trust::UserKeys;
 use crate::sync::{Connect, LaneWish, SyncRequest, VerifyRequest};
 
 /// What the engine is asked, and how to show it.
@@ -121,12 +121,13 @@ fn connect(settings: &Settings, inputs: &dyn Inputs) -> Result<Connect, Failure>
     }
     let shell = RemoteShell::new(command.as_deref(), xfer_path)
         .map_err(|error| Failure::usage(format!("--rsh: {}", super::exit::chain_of(&error))))?;
-    let lanes = LaneWish {
-        transport: settings.transport,
-        lanes: settings.lanes,
-        ports: settings.lane_ports.clone(),
-    };
-    Ok(Connect { shell, connect_timeout_s: settings.connect_timeout_s, lanes, keys: Some(Arc::new(UserKeys::new(settings.accept_new))) })
+    let lanes = LaneWish { transport: settings.transport, lanes: settings.lanes, ports: settings.lane_ports.clone() };
+    Ok(Connect {
+        shell,
+        connect_timeout_s: settings.connect_timeout_s,
+        lanes,
+        keys: Some(Arc::new(UserKeys::new(settings.accept_new))),
+    })
 }
 
 fn options(settings: &Settings, inputs: &mut dyn Inputs) -> Result<SyncOptions, Failure> {

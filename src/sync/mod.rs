@@ -24,13 +24,13 @@ use std::sync::Arc;
 pub use self::error::SyncError;
 pub use self::module::module_base;
 pub use self::remote::{LaneWish, list_modules, serve_stdio};
-pub use crate::wire::{ModuleLine, Transport};
 pub use self::stop::StopFlag;
 pub use self::verify::{VerifyReport, VerifyRequest, verify};
 use crate::model::{Outcome, Stats};
 use crate::monitor::{Monitor, Phase};
 use crate::net::{Address, RemoteShell};
 use crate::plan::options::SyncOptions;
+pub use crate::wire::{ModuleLine, Transport};
 
 /// A sync that the user asked for.
 #[derive(Debug, Clone)]
@@ -134,7 +134,9 @@ fn ends<'a>(sources: &'a [Address], destination: Option<&'a Address>) -> Result<
     let [first, ..] = sources else { return Err(SyncError::usage("no source was named")) };
     let lacks_module = |address: &Address| matches!(address, Address::Daemon { module, .. } if module.is_empty());
     if sources.iter().chain(destination).any(lacks_module) {
-        return Err(SyncError::usage("no module is named: write xfer://HOST/MODULE/PATH; xfer://HOST/ alone lists them"));
+        return Err(SyncError::usage(
+            "no module is named: write xfer://HOST/MODULE/PATH; xfer://HOST/ alone lists them",
+        ));
     }
     let far_destination = destination.filter(|destination| destination.is_remote());
     let far_sources = sources.iter().filter(|source| source.is_remote()).count();

@@ -291,7 +291,8 @@ impl Between<'_> {
     ) {
         let is_over = || self.sender.desk.is_over() || self.session.is_ending();
         let source = Party { line: &self.sender.line, words: sender_words, lead: &sender, is_over: &is_over };
-        let destination = Party { line: &self.receiver.line, words: receiver_words, lead: &receiver, is_over: &is_over };
+        let destination =
+            Party { line: &self.receiver.line, words: receiver_words, lead: &receiver, is_over: &is_over };
         let opened = lanes::broker(&destination, &source)
             .or_else(|there| lanes::broker(&source, &destination).map_err(|back| format!("{there}; and back: {back}")));
         let Err(reason) = opened else { return };

@@ -21,11 +21,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use self::daemon::ReachedDaemon;
+use self::lanes::Follow;
 pub use self::lanes::LaneWish;
 pub(in crate::sync) use self::lanes::{Door, LaneSource};
-use self::daemon::ReachedDaemon;
 use self::lanes::{LanePlan, Lead};
-use self::lanes::Follow;
 use self::pump::{Ends, Line, Outgoing, read_message};
 use self::relay::Relay;
 use super::clock::Stopwatch;
@@ -241,7 +241,14 @@ impl Reached {
                 let hosts = vec![host.clone()];
                 let identity = Arc::clone(identity);
                 let daemon_port = Some(*port);
-                Ok(Lead { wish, identity, far_key: *host_key, hosts: Box::new(move || hosts.clone()), daemon_port, timeout })
+                Ok(Lead {
+                    wish,
+                    identity,
+                    far_key: *host_key,
+                    hosts: Box::new(move || hosts.clone()),
+                    daemon_port,
+                    timeout,
+                })
             }
             (_, address) => {
                 let identity = Arc::new(Identity::generate().map_err(SyncError::Setup)?);
