@@ -143,6 +143,7 @@ impl Peer {
         match self.how {
             How::Copy | How::TarSsh if workload.basis() != Basis::Nothing => Some("it always copies everything"),
             How::Rclone if !workload.options.is_empty() => Some("it has no such option"),
+            How::Rclone if workload.has_odd_names() => Some("it stores names with line breaks under other names"),
             _ => None,
         }
     }
@@ -216,7 +217,8 @@ impl Peer {
             How::Rclone => {
                 let mut target = OsString::from(":sftp:");
                 target.push(&trees.destination);
-                let start = argv(["rclone", "sync", "--config", "/dev/null", "--create-empty-src-dirs"]);
+                // Its check by digest starts md5sum through the shell for each file: 0.2 s a file.
+                let start = argv(["rclone", "sync", "--config", "/dev/null", "--sftp-disable-hashcheck"]);
                 let from_to = argv([trees.source.clone().into_os_string(), target]);
                 [start, servers.sshd.as_ref()?.rclone_options(), from_to].concat()
             }

@@ -106,11 +106,21 @@ impl Report {
                 text += &self.line(row, runs, reference);
             }
         }
-        let told = self.rows.iter().filter_map(|row| match &row.outcome {
-            Outcome::Measured { .. } => None,
-            Outcome::Failed { why } => Some(format!("FAILED: {}, {}: {why}", row.workload, row.peer)),
-            Outcome::NotRun { why } => Some(format!("not run: {}, {}: {why}", row.workload, row.peer)),
-        });
+        // One line for each peer and reason, with all the workloads that it holds for.
+        let mut told: Vec<(String, Vec<&str>, String)> = Vec::new();
+        for row in &self.rows {
+            let (what, why) = match &row.outcome {
+                Outcome::Measured { .. } => continue,
+                Outcome::Failed { why } => ("FAILED", why),
+                Outcome::NotRun { why } => ("not run", why),
+            };
+            let (head, why) = (format!("{what}: {}", row.peer), why.split_whitespace().collect::<Vec<_>>().join(" "));
+            match told.iter_mut().find(|(other, _, its_why)| *other == head && *its_why == why) {
+                Some((_, workloads, _)) => workloads.push(&row.workload),
+                None => told.push((head, vec![&row.workload], why)),
+            }
+        }
+        let told = told.into_iter().map(|(head, workloads, why)| format!("{head} ({}): {why}", workloads.join(", ")));
         let told: Vec<String> = told.chain(self.notes.iter().cloned()).collect();
         if !told.is_empty() {
             text += &format!("\n- {}\n", told.join("\n- "));
@@ -182,7 +192,7 @@ mod tests {
             text.contains("| w | fast | 3 | 2.00 | 1.00 to 9.00 | 2.00 | 1.00 + 0.50 | 1.00 + 0.50 | 1.00 | – |"),
             "{text}"
         );
-        for told in ["FAILED: w, bad: it broke", "not run: w, no: absent", "a note"] {
+        for told in ["FAILED: bad (w): it broke", "not run: no (w): absent", "a note"] {
             assert!(text.contains(told), "{text}");
         }
         assert!(!report.is_good());

@@ -118,13 +118,18 @@ impl Bench<'_> {
                 None => match peer.start_servers(&mut self.servers, &self.scratch.0, &far, &self.link) {
                     Ok(()) => continue,
                     Err(Error::Interrupted) => return Err(Error::Interrupted),
-                    Err(error) => error.to_string(),
+                    Err(error) => error.to_string().lines().next().unwrap_or_default().to_owned(),
                 },
             };
-            eprintln!("{}: NOT RUN: {why}", peer.name);
-            self.absent.push((peer.name.clone(), why));
+            self.is_absent(peer, why);
         }
         Ok(())
+    }
+
+    /// From now on this peer is left out; it is told once.
+    fn is_absent(&mut self, peer: &Peer, why: String) {
+        eprintln!("{}: NOT RUN: {why}", peer.name);
+        self.absent.push((peer.name.clone(), why));
     }
 
     fn workload(&mut self, workload: &Workload) -> Result<Vec<Row>> {
@@ -171,6 +176,9 @@ impl Bench<'_> {
                     }
                     Err(outcome) => {
                         eprintln!("{} {} {round}/{}: {outcome:?}", workload.name, turn.peer.name, self.settings.runs);
+                        if let (Outcome::NotRun { why }, true) = (&outcome, workload.options.is_empty()) {
+                            self.is_absent(turn.peer, why.clone());
+                        }
                         turn.ended = Some(outcome);
                     }
                 }
@@ -211,9 +219,12 @@ impl Bench<'_> {
             return Ok(Err(Outcome::Failed { why }));
         }
         if !ended.status.success() {
+            if peer.refuses_with(ended.status.code()) {
+                let why = format!("the binary refuses: {}", ended.said.lines().next().unwrap_or_default());
+                return Ok(Err(Outcome::NotRun { why }));
+            }
             let why = format!("{} of `{}`: {}", ended.status, shown(&words), ended.said);
-            let refused = peer.refuses_with(ended.status.code());
-            return Ok(Err(if refused { Outcome::NotRun { why } } else { Outcome::Failed { why } }));
+            return Ok(Err(Outcome::Failed { why }));
         }
         let wrong = expected.differences(&Manifest::of(&trees.destination)?, peer.fidelity);
         if !wrong.is_empty() {

@@ -127,7 +127,7 @@ impl RsyncDaemon {
         write(
             &config,
             &format!(
-                "use chroot = no\nmax connections = 0\n{owner}[{MODULE}]\npath = {}\nread only = no\n",
+                "use chroot = no\nmunge symlinks = no\n{owner}[{MODULE}]\npath = {}\nread only = no\n",
                 far.display()
             ),
         )?;

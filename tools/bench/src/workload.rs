@@ -160,6 +160,11 @@ impl Workload {
         }
     }
 
+    /// Whether names hold bytes that some programs cannot store.
+    pub(crate) fn has_odd_names(&self) -> bool {
+        self.kind == Kind::Mixed
+    }
+
     /// Bytes that the source holds, roughly.
     pub(crate) fn source_bytes(&self, size: Size) -> u64 {
         match self.kind {
@@ -217,6 +222,13 @@ fn set_time(file: &File, path: &Path, age_s: u64) -> Result<()> {
         .context(|| format!("set the times of {}", path.display()))
 }
 
+/// The same for a directory; last of all, since every name that is made in it moves its time. rsync takes times within
+/// one second for equal, so what differs must differ by more than that, and the rest not at all.
+fn set_dir_time(dir: &Path, age_s: u64) -> Result<()> {
+    let file = File::open(dir).context(|| format!("open {}", dir.display()))?;
+    set_time(&file, dir, age_s)
+}
+
 /// Writes a file of the stream's next `bytes` bytes.
 fn write_file(path: &Path, content: &mut Content, bytes: u64, age_s: u64) -> Result<()> {
     let mut file = File::create(path).context(|| format!("create {}", path.display()))?;
@@ -249,14 +261,10 @@ fn small_files(root: &Path, files: u64, changed_every: Option<u64>) -> Result<()
             set_time(&file, &path, if changed { number } else { 1_000_000 + number })?;
         }
     }
-    // The changed files must be all that differs, so directories have times of their own.
     for directory in 0..files.div_ceil(1000) {
-        let dir = root.join(format!("d{directory:03}"));
-        let file = File::open(&dir).context(|| format!("open {}", dir.display()))?;
-        set_time(&file, &dir, directory)?;
+        set_dir_time(&root.join(format!("d{directory:03}")), directory)?;
     }
-    let file = File::open(root).context(|| format!("open {}", root.display()))?;
-    set_time(&file, root, 0)
+    set_dir_time(root, 0)
 }
 
 /// 12,000 files whose sizes are log-normal (σ 1.6, as uploads to a chat or wiki are), 2 GB together.
@@ -278,8 +286,10 @@ fn database(change: Change, bytes: u64, trees: &Trees) -> Result<()> {
     make_dir(&trees.basis)?;
     let (old, new) = (trees.basis.join("database"), trees.source.join("database"));
     write_file(&old, &mut Content::new("database"), bytes, 0)?;
+    set_dir_time(&trees.basis, 0)?;
     if change == Change::Unrelated {
-        return write_file(&new, &mut Content::new("another database"), bytes, 3600);
+        write_file(&new, &mut Content::new("another database"), bytes, 3600)?;
+        return set_dir_time(&trees.source, 0);
     }
     let mut from = File::open(&old).context(|| format!("open {}", old.display()))?;
     let mut to = File::create(&new).context(|| format!("create {}", new.display()))?;
@@ -302,7 +312,8 @@ fn database(change: Change, bytes: u64, trees: &Trees) -> Result<()> {
             to.write_all(&choice.bytes(PAGE_BYTES)).context(|| format!("write {}", new.display()))?;
         }
     }
-    set_time(&to, &new, 3600)
+    set_time(&to, &new, 3600)?;
+    set_dir_time(&trees.source, 0)
 }
 
 /// What `-a` keeps, apart from what only root may make.
