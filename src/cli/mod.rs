@@ -12,6 +12,7 @@ mod convert;
 pub mod exit;
 mod face;
 mod inputs;
+mod key;
 mod logfile;
 mod progress;
 mod render;
@@ -19,6 +20,7 @@ mod serve;
 mod servelog;
 mod settings;
 mod signals;
+mod trust;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -91,6 +93,7 @@ fn dispatch(matches: &ArgMatches) -> Result<Code, Failure> {
         Some(("verify", matches)) if asks_for_help(matches) => print_help("verify"),
         Some(("verify", matches)) => commands::verify(matches),
         Some(("serve", matches)) => serve::run(matches),
+        Some(("key", matches)) => key::run(matches),
         Some(("completions", matches)) => print(&completions(matches)),
         Some(("man", matches)) => print(&manual(matches.get_one::<String>("command").map(String::as_str))?),
         _ => Err(Failure::usage("no such command")),
@@ -194,6 +197,7 @@ fn command(purpose: Purpose) -> Command {
                 .after_help(format!("{VERIFY_REMARKS}\n\n{codes}")),
         )
         .subcommand(serve::command())
+        .subcommand(key::command())
         .subcommand(
             Command::new("completions")
                 .about("Print completions for a shell")

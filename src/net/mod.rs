@@ -19,7 +19,7 @@ mod wait;
 pub use address::{Address, AddressError, DAEMON_PORT_DEFAULT};
 pub use identity::{Identity, KEY_TYPE, KeyParseError, PublicKey};
 pub use link::{LinkError, LinkReader, LinkWriter};
-pub use shell::{RemoteShell, ShellChild, ShellError, ShellLink};
+pub use shell::{RemoteShell, ShellChild, ShellError, ShellLink, ssh_hostname};
 pub use ssh::{SshEnds, ssh_ends};
 pub use tcp::{LaneListener, TcpError, connect_tcp, read_first, set_path_timeout};
 pub use throttle::Throttle;

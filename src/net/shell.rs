@@ -8,6 +8,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::{LinkError, LinkReader};
@@ -162,7 +163,7 @@ impl RemoteShell {
     /// are seen. Does not wait for anything: whether it worked shows in [`ShellChild::expect_greeting`].
     pub fn spawn(&self, user: Option<&[u8]>, host: &[u8], args: &[&[u8]]) -> Result<ShellLink, ShellError> {
         for part in [Some(host), user].into_iter().flatten() {
-            if part.is_empty() || part.starts_with(b"-") {
+            if !is_name(part) {
                 return Err(ShellError::BadName { part: display_bytes(part) });
             }
         }
@@ -186,6 +187,54 @@ impl RemoteShell {
         };
         Ok(ShellLink { stdin, stdout, child: ShellChild { child, host: display_bytes(host) } })
     }
+}
+
+/// The address that `ssh` would connect to for `host`, by its own configuration (`ssh -G`); `None` where the remote shell
+/// is another program, or does not say so soon. Connects to nothing.
+pub fn ssh_hostname(shell: &RemoteShell, user: Option<&[u8]>, host: &[u8]) -> Option<String> {
+    let program = Path::new(OsStr::from_bytes(shell.command.first()?));
+    if program.file_name()? != "ssh" || [Some(host), user].into_iter().flatten().any(|part| !is_name(part)) {
+        return None;
+    }
+    let mut command = Command::new(program);
+    command.args(shell.command[1..].iter().map(|word| OsStr::from_bytes(word))).arg("-G");
+    if let Some(user) = user {
+        command.arg("-l").arg(OsStr::from_bytes(user));
+    }
+    command.arg(OsStr::from_bytes(host));
+    let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().ok()?;
+    let mut child = ShellChild { child, host: display_bytes(host) };
+    let printed = read_soon(child.child.stdout.take()?)?;
+    // A failure is told by its status, whatever was printed before.
+    if !child.wait(Duration::from_millis(limits::SSH_NAME_TIMEOUT_MS))?.success() {
+        return None;
+    }
+    let text = String::from_utf8(printed).ok()?;
+    text.lines().find_map(|line| line.strip_prefix("hostname ")).map(|name| name.trim().to_owned())
+}
+
+/// All that is printed, if it ends in time and is not too much.
+fn read_soon(stdout: ChildStdout) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + Duration::from_millis(limits::SSH_NAME_TIMEOUT_MS);
+    let mut reader = LinkReader::new(stdout, Arc::default()).ok()?;
+    let mut printed = Vec::new();
+    let mut piece = [0; 4096];
+    loop {
+        reader.set_timeout(Some(deadline.saturating_duration_since(Instant::now())));
+        match reader.read_some(&mut piece) {
+            Ok(bytes) => printed.extend_from_slice(&piece[..bytes]),
+            Err(LinkError::Closed) => return Some(printed),
+            Err(_) => return None,
+        }
+        if printed.len() > limits::SSH_NAME_BYTES_MAX || Instant::now() >= deadline {
+            return None;
+        }
+    }
+}
+
+/// Whether a remote shell takes it for a host or a user.
+fn is_name(part: &[u8]) -> bool {
+    !part.is_empty() && !part.starts_with(b"-")
 }
 
 /// Splits bytes into words. Every byte stands for the character of the same number meanwhile, so that names that are
@@ -345,7 +394,6 @@ fn explain(status: ExitStatus, host: &str) -> Option<ShellError> {
 mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
-    use std::sync::Arc;
 
     use crate::net::LinkWriter;
 
@@ -477,6 +525,28 @@ mod tests {
             }
         }
         assert!(start("head -c 100000 /dev/zero | tr '\\0' x").unwrap_err().to_string().len() < 600);
+    }
+
+    #[test]
+    fn ssh_is_asked_for_the_address_and_nothing_else_is() {
+        let answer = |script: &str, name: &str, user: Option<&[u8]>, host: &[u8]| {
+            let (dir, _) = fake_shell(script);
+            let path = dir.path().join(name);
+            std::fs::rename(dir.path().join("fake shell"), &path).unwrap();
+            let command = format!("'{}' -p 22", path.display());
+            let shell = RemoteShell::new(Some(command.as_bytes()), None).unwrap();
+            ssh_hostname(&shell, user, host)
+        };
+        let echo = "echo user x; echo hostname \"$*\"; echo port 22";
+        assert_eq!(answer(echo, "ssh", None, b"h").as_deref(), Some("-p 22 -G h"));
+        assert_eq!(answer(echo, "ssh", Some(b"u"), b"h").as_deref(), Some("-p 22 -G -l u h"));
+        assert_eq!(answer(echo, "rsh", None, b"h"), None);
+        assert_eq!(answer(echo, "ssh", None, b"-h"), None);
+        assert_eq!(answer(echo, "ssh", Some(b"-u"), b"h"), None);
+        assert_eq!(answer("echo hostname h; exit 255", "ssh", None, b"h"), None);
+        assert_eq!(answer("yes hostname h", "ssh", None, b"h"), None);
+        assert_eq!(answer("echo hostname h; exec sleep 60", "ssh", None, b"h"), None);
+        assert_eq!(answer("echo port 22", "ssh", None, b"h"), None);
     }
 
     #[test]

@@ -337,3 +337,101 @@ impl LaneListener {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read;
+
+    fn soon() -> Instant {
+        Instant::now() + Duration::from_secs(20)
+    }
+
+    static GO_ON: AtomicBool = AtomicBool::new(false);
+    const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+    #[test]
+    fn both_ip_versions_are_listened_to_and_the_first_bytes_arrive() {
+        let listener = LaneListener::bind(None, None).unwrap();
+        for host in ["127.0.0.1", "::1", "localhost"] {
+            if host == "::1" && listener.address().is_ipv4() {
+                // This host has no IPv6.
+                continue;
+            }
+            let _client = connect_tcp(host, listener.port(), b"first", soon(), &GO_ON).unwrap();
+            let (mut server, from) = listener.accept(soon(), &GO_ON).unwrap();
+            assert!(from.ip().is_loopback(), "{from}");
+            server.set_nonblocking(false).unwrap();
+            let mut got = [0; 5];
+            server.read_exact(&mut got).unwrap();
+            assert_eq!(&got, b"first");
+        }
+    }
+
+    #[test]
+    fn no_child_inherits_a_socket() {
+        let listener = LaneListener::bind(None, Some(LOOPBACK)).unwrap();
+        let client = connect_tcp("127.0.0.1", listener.port(), b"", soon(), &GO_ON).unwrap();
+        let (server, _) = listener.accept(soon(), &GO_ON).unwrap();
+        for fd in [client.as_fd(), server.as_fd(), listener.as_fd()] {
+            assert!(rustix::io::fcntl_getfd(fd).unwrap().contains(rustix::io::FdFlags::CLOEXEC));
+        }
+    }
+
+    #[test]
+    fn a_range_yields_its_first_free_port_and_says_when_there_is_none() {
+        let first = LaneListener::bind(None, Some(LOOPBACK)).unwrap();
+        let port = first.port();
+        let error = LaneListener::bind(Some(port..=port), Some(LOOPBACK)).unwrap_err();
+        assert!(error.to_string().contains(&format!("ports {port} to {port} of 127.0.0.1")), "{error}");
+        if let Some(last) = port.checked_add(20) {
+            let next = LaneListener::bind(Some(port..=last), Some(LOOPBACK)).unwrap();
+            assert!(next.port() > port && next.port() <= last);
+        }
+    }
+
+    #[test]
+    fn failures_name_host_port_and_reason() {
+        let port = LaneListener::bind(None, Some(LOOPBACK)).unwrap().port();
+        let error = connect_tcp("127.0.0.1", port, b"", soon(), &GO_ON).unwrap_err().to_string();
+        assert!(error.contains(&format!("127.0.0.1 port {port}")) && error.contains("nothing listens"), "{error}");
+        let error = connect_tcp("no such\u{1b} host", 1, b"", soon(), &GO_ON).unwrap_err().to_string();
+        assert!(error.contains("no such") && !error.contains('\u{1b}'), "{error}");
+        let stopped = AtomicBool::new(true);
+        assert!(matches!(connect_tcp("localhost", port, b"", soon(), &stopped), Err(TcpError::Stopped)));
+    }
+
+    #[test]
+    fn silence_ends_at_the_deadline() {
+        let listener = LaneListener::bind(None, Some(LOOPBACK)).unwrap();
+        let short = || Instant::now() + Duration::from_millis(100);
+        assert!(matches!(listener.accept(short(), &GO_ON), Err(TcpError::TimedOut { .. })));
+        assert!(matches!(listener.accept(soon(), &AtomicBool::new(true)), Err(TcpError::Stopped)));
+        // A listener whose queue is full answers no more: as a firewall that drops.
+        rustix::net::listen(&listener.socket, 0).unwrap();
+        let mut waiting = Vec::new();
+        let error = loop {
+            match connect_tcp("127.0.0.1", listener.port(), b"", short(), &GO_ON) {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+            assert!(waiting.len() < 100);
+        };
+        assert!(matches!(error, TcpError::TimedOut { .. }), "{error:?}");
+    }
+
+    #[test]
+    fn the_kernel_is_told_how_patient_to_be() {
+        let listener = LaneListener::bind(None, Some(LOOPBACK)).unwrap();
+        let client = connect_tcp("127.0.0.1", listener.port(), b"", soon(), &GO_ON).unwrap();
+        set_path_timeout(&client, Some(Duration::from_secs(30))).unwrap();
+        assert!(sockopt::socket_keepalive(&client).unwrap());
+        assert_eq!(sockopt::tcp_user_timeout(&client).unwrap(), 30_000);
+        assert_eq!(sockopt::tcp_keepidle(&client).unwrap(), Duration::from_secs(15));
+        for odd in [Duration::from_millis(1), Duration::from_secs(1), Duration::from_secs(u64::from(u32::MAX))] {
+            set_path_timeout(&client, Some(odd)).unwrap();
+        }
+        set_path_timeout(&client, None).unwrap();
+        assert!(!sockopt::socket_keepalive(&client).unwrap());
+    }
+}

@@ -201,19 +201,8 @@ pub fn tls_connect(
     deadline: Instant,
     stop: &AtomicBool,
 ) -> Result<TlsChannel, TlsError> {
-    let certified = identity.certified_key().ok_or_else(no_key)?;
-    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider::tls()))
-        .with_protocol_versions(VERSIONS)
-        .map_err(TlsError::Protocol)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(verify::Pin(peer)))
-        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(certified)));
-    config.alpn_protocols = vec![PROTOCOL.to_vec()];
-    config.resumption = Resumption::disabled();
-    config.enable_early_data = false;
-    config.enable_secret_extraction = true;
+    let config = client_config(identity, peer)?;
     // A name is wanted by the library; it is neither sent nor looked at.
-    config.enable_sni = false;
     let name = rustls::pki_types::ServerName::from(std::net::IpAddr::from([0, 0, 0, 0]));
     let mut connection = UnbufferedClientConnection::new(Arc::new(config), name).map_err(TlsError::Protocol)?;
     let mut hands = Hands::new(stream, deadline, stop)?;
@@ -233,6 +222,33 @@ pub fn tls_accept(
     deadline: Instant,
     stop: &AtomicBool,
 ) -> Result<TlsChannel, TlsError> {
+    let config = server_config(identity, peer)?;
+    let mut connection = UnbufferedServerConnection::new(Arc::new(config)).map_err(TlsError::Protocol)?;
+    let mut hands = Hands::new(stream, deadline, stop)?;
+    hands.shake(&mut connection)?;
+    let peer = agreed(&connection)?;
+    let (secrets, kernel) = connection.dangerous_into_kernel_connection().map_err(TlsError::Protocol)?;
+    let suite = tls13(kernel.negotiated_cipher_suite())?;
+    Ok(hands.channel(Kernel::Server(kernel), suite, secrets, peer))
+}
+
+fn client_config(identity: &Identity, peer: PeerKey) -> Result<ClientConfig, TlsError> {
+    let certified = identity.certified_key().ok_or_else(no_key)?;
+    let mut config = ClientConfig::builder_with_provider(Arc::clone(provider::tls()))
+        .with_protocol_versions(VERSIONS)
+        .map_err(TlsError::Protocol)?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verify::Pin(peer)))
+        .with_client_cert_resolver(Arc::new(AlwaysResolvesClientRawPublicKeys::new(certified)));
+    config.alpn_protocols = vec![PROTOCOL.to_vec()];
+    config.resumption = Resumption::disabled();
+    config.enable_early_data = false;
+    config.enable_sni = false;
+    config.enable_secret_extraction = true;
+    Ok(config)
+}
+
+fn server_config(identity: &Identity, peer: PeerKey) -> Result<ServerConfig, TlsError> {
     let certified = identity.certified_key().ok_or_else(no_key)?;
     let mut config = ServerConfig::builder_with_provider(Arc::clone(provider::tls()))
         .with_protocol_versions(VERSIONS)
@@ -244,13 +260,7 @@ pub fn tls_accept(
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
     config.enable_secret_extraction = true;
-    let mut connection = UnbufferedServerConnection::new(Arc::new(config)).map_err(TlsError::Protocol)?;
-    let mut hands = Hands::new(stream, deadline, stop)?;
-    hands.shake(&mut connection)?;
-    let peer = agreed(&connection)?;
-    let (secrets, kernel) = connection.dangerous_into_kernel_connection().map_err(TlsError::Protocol)?;
-    let suite = tls13(kernel.negotiated_cipher_suite())?;
-    Ok(hands.channel(Kernel::Server(kernel), suite, secrets, peer))
+    Ok(config)
 }
 
 fn no_key() -> TlsError {

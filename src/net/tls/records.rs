@@ -168,7 +168,13 @@ impl Sealer {
         self.cipher.encrypt(message, sequence).map(|record| record.encode()).map_err(RecordError::Cipher)
     }
 
-    fn replace_key(&mut self, records: &mut Vec<Vec<u8>>) -> Result<(), RecordError> {
+    /// Replaces the key after so many records.
+    #[cfg(test)]
+    pub(super) fn replace_key_every(&mut self, records: u64) {
+        self.records_max = records;
+    }
+
+    pub(super) fn replace_key(&mut self, records: &mut Vec<Vec<u8>>) -> Result<(), RecordError> {
         let [kind, a, b, c] = KEY_UPDATE;
         let message = [kind, a, b, c, UPDATE_NOT_REQUESTED];
         records.push(self.record(ContentType::Handshake, OutboundChunks::Single(&message))?);
