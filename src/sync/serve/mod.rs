@@ -25,6 +25,7 @@ pub use config::{
     Access, Config, ConfigError, Module, ModuleKey, Principal, ServeLimits, parse_config, parse_listen, parse_metrics,
 };
 pub use event::{Client, MovedTotals, ServeEvent, ServeLog, Severity};
+pub use sandbox::{Needs, SandboxError, confine};
 pub use supervisor::serve;
 pub use worker::{WorkerError, work};
 

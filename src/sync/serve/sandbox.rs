@@ -14,21 +14,21 @@ use rustix::thread::{CapabilitySet, CapabilitySets};
 
 /// What a session needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Needs {
+pub struct Needs {
     /// Writes beneath the root, not only reads.
-    pub(super) write: bool,
+    pub write: bool,
     /// Reads wherever links lead, by the module's own word.
-    pub(super) read_anywhere: bool,
+    pub read_anywhere: bool,
     /// Whom it runs as from now on.
-    pub(super) uid: Option<u32>,
+    pub uid: Option<u32>,
     /// See [`Needs::uid`].
-    pub(super) gid: Option<u32>,
+    pub gid: Option<u32>,
 }
 
 /// A step that failed: the session must not begin.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {step}")]
-pub(super) struct SandboxError {
+pub struct SandboxError {
     step: &'static str,
     #[source]
     source: io::Error,
@@ -55,7 +55,7 @@ const TO_READ: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// descriptor) is always there.
 ///
 /// Threads inherit all of it. There is no way back.
-pub(super) fn confine(root: impl AsFd, needs: Needs) -> Result<Option<String>, SandboxError> {
+pub fn confine(root: impl AsFd, needs: Needs) -> Result<Option<String>, SandboxError> {
     only_thread()?;
     let none = Rlimit { current: Some(0), maximum: Some(0) };
     rustix::process::setrlimit(Resource::Core, none).map_err(failed("forbid core dumps"))?;
