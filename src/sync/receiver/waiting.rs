@@ -444,7 +444,7 @@ mod tests {
             }
             let dir = Dir::open(&path).unwrap();
             let change = crate::fs::MetadataChange {
-                mode: Some(0o700 | number % 64),
+                mode: Some(0o700 | (number % 64)),
                 mtime: Some(Timestamp::new(1_500_000_000 + i64::from(number), 7)),
                 ..Default::default()
             };
