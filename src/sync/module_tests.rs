@@ -295,7 +295,7 @@ fn what_the_owner_excludes_is_neither_overwritten_nor_deleted() {
     write(place.path("src/private/f"), "overwritten").unwrap();
     write(place.path("src/x.key"), "overwritten").unwrap();
     write(place.path("src/new.key"), "overwritten").unwrap();
-    write(place.path("src/x"), "new").unwrap();
+    write(place.path("src/x"), "newer").unwrap();
     write(place.path("dst/x"), "old").unwrap();
     symlink("private", place.path("dst/alias")).unwrap();
     create_dir_all(place.path("src/alias")).unwrap();
@@ -318,7 +318,7 @@ fn what_the_owner_excludes_is_neither_overwritten_nor_deleted() {
     assert!(ran.told().contains("the module excludes it"));
     options.backup = None;
     let ran = place.run(ModuleRole::Receiver, &["src/"], "dst", options.clone());
-    assert_eq!(read(place.path("dst/x")).unwrap(), b"new", "{}", ran.told());
+    assert_eq!(read(place.path("dst/x")).unwrap(), b"newer", "{}", ran.told());
     assert!(!place.path("dst/b").exists() && !place.path("dst/gone/z").exists());
     for destination in ["dst/private", "dst/private/deeper", "dst/alias", "dst/x.key"] {
         let options = SyncOptions { mkpath: true, ..options.clone() };

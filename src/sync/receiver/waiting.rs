@@ -194,6 +194,8 @@ impl Unlisted {
             changes: (flags & HAS_CHANGES != 0).then(|| changes_of(sleeping.changes)),
             flags,
         };
+        #[cfg(test)]
+        WOKEN.fetch_add(1, Ordering::Relaxed);
         sleeping.flags |= AWAKE;
         row.asleep -= 1;
         if row.asleep == 0 {
@@ -301,8 +303,16 @@ fn changes_of(bits: u16) -> Changes {
     }
 }
 
+/// How many were woken in this process.
 #[cfg(test)]
+static WOKEN: AtomicUsize = AtomicUsize::new(0);
+
+#[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "tests build trees")]
 mod tests {
+    use std::os::unix::ffi::OsStrExt;
+    use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
     use super::*;
     use crate::fs::Dir;
     use crate::model::{Piece, PieceId, RelPath, Xattr};
@@ -418,6 +428,55 @@ mod tests {
         }
         drop(unlisted);
         assert_eq!(used(), 0);
+    }
+
+    #[test]
+    fn very_many_subdirectories_get_what_they_should_have() {
+        use crate::plan::options::{Preserve, Recursion, SyncOptions};
+        let temp = tempfile::tempdir().unwrap();
+        let name = |number: u32| format!("src/d{number:05}");
+        let (source, destination) = (temp.path().join("src/"), temp.path().join("dst"));
+        for number in 0..6000 {
+            let path = temp.path().join(name(number));
+            std::fs::create_dir_all(&path).unwrap();
+            if number % 50 == 0 {
+                std::fs::write(path.join("f"), "x").unwrap();
+            }
+            let dir = Dir::open(&path).unwrap();
+            let change = crate::fs::MetadataChange {
+                mode: Some(0o700 | (number % 64)),
+                mtime: Some(Timestamp::new(1_500_000_000 + i64::from(number), 7)),
+                ..Default::default()
+            };
+            assert!(crate::fs::apply(crate::fs::Target::Dir(&dir), Kind::Dir, &change).is_empty());
+        }
+        let options = SyncOptions {
+            recursion: Recursion::Deep,
+            preserve: Preserve { perms: true, times: true, ..Preserve::default() },
+            ..SyncOptions::default()
+        };
+        let before = WOKEN.load(Ordering::Relaxed);
+        for _ in 0..2 {
+            let monitor = Arc::new(crate::monitor::Recorder::new());
+            let stop = crate::sync::StopFlag::new();
+            let session = crate::sync::session::Session::new(options.clone(), monitor.clone(), stop);
+            let sources = [source.as_os_str().as_bytes().to_vec()];
+            let watch = crate::sync::clock::Stopwatch::start();
+            crate::sync::local::run(&session, &sources, destination.as_os_str().as_bytes(), &watch).unwrap();
+            assert!(monitor.problems().is_empty());
+            for number in 0..6000 {
+                let told = |path: std::path::PathBuf| {
+                    let metadata = std::fs::metadata(path).unwrap();
+                    (metadata.mode(), metadata.mtime(), metadata.mtime_nsec())
+                };
+                let there = destination.join(&name(number)[4..]);
+                assert_eq!(told(there), told(temp.path().join(name(number))));
+            }
+            // What the second run finds, it has to repair.
+            std::fs::remove_dir(destination.join("d00003")).unwrap();
+            std::fs::set_permissions(destination.join("d00001"), std::fs::Permissions::from_mode(0o500)).unwrap();
+        }
+        assert!(WOKEN.load(Ordering::Relaxed) > before + 100, "hardly any directory has waited");
     }
 
     #[test]
