@@ -348,3 +348,9 @@ pub const OWNER_NAMES_MAX: usize = 1 << 20;
 /// Bytes that a session within a module keeps of files with several names (`-H`): some six million of them. A user's own
 /// receiver has no such bound, as it is their own machine's memory.
 pub const HARD_LINKS_BYTES_MAX: usize = 1 << 30;
+
+// Filter files that merge others.
+
+/// Merge files read for one rule or one per-directory file, each counted as often as it is read. The depth alone bounds
+/// nothing: thirty files of which each merges the next twice would be read a billion times. Far more than anybody uses.
+pub const FILTER_MERGE_FILES_MAX: usize = 1024;
