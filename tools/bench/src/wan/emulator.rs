@@ -133,11 +133,12 @@ fn write(mut to: File, start: Instant, from: &Receiver<Flying>, counters: &Count
             counters.late.fetch_add(1, Ordering::Relaxed);
         }
         match to.write(&packet) {
-            Ok(_) => {
+            // A device takes a packet as a whole or not at all.
+            Ok(length) if length == packet.len() => {
                 counters.arrived.fetch_add(1, Ordering::Relaxed);
                 counters.arrived_bytes.fetch_add(packet.len() as u64, Ordering::Relaxed);
             }
-            Err(_) => drop(counters.refused.fetch_add(1, Ordering::Relaxed)),
+            _ => drop(counters.refused.fetch_add(1, Ordering::Relaxed)),
         }
     }
 }
