@@ -222,10 +222,10 @@ fn measure(arguments: RunArguments) -> Result<bool> {
         limit: Duration::from_secs(arguments.common.limit_s),
         command: own_command(),
     };
-    let report = run(&settings)?;
+    let (report, ended) = run(&settings)?;
     println!("{}", report.markdown(REFERENCE));
     write_json(arguments.common.json.as_deref(), &[&report])?;
-    Ok(report.is_good())
+    ended.map(|()| report.is_good())
 }
 
 fn write_json(path: Option<&Path>, reports: &[&Report]) -> Result<()> {
@@ -256,8 +256,9 @@ fn smoke(common: &Common) -> Result<bool> {
             limit: Duration::from_secs(common.limit_s),
             command: own_command(),
         };
-        let report = run(&settings)?;
+        let (report, ended) = run(&settings)?;
         println!("{}", report.markdown(REFERENCE));
+        ended?;
         reports.push((report, settings.peers));
     }
     write_json(common.json.as_deref(), &reports.iter().map(|(report, _)| report).collect::<Vec<_>>())?;

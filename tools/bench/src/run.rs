@@ -77,8 +77,8 @@ struct Bench<'a> {
     absent: Vec<(String, String)>,
 }
 
-/// Measures everything that was asked for.
-pub(crate) fn run(settings: &Settings) -> Result<Report> {
+/// Measures everything that was asked for. Where that ends early, what was measured until then comes with the error.
+pub(crate) fn run(settings: &Settings) -> Result<(Report, Result<()>)> {
     tell_leftovers(&settings.dir);
     let scratch = Scratch::new(&settings.dir)?;
     let link = Link::up(settings.link)?;
@@ -95,12 +95,23 @@ pub(crate) fn run(settings: &Settings) -> Result<Report> {
         notes: Vec::new(),
     };
     bench.start_servers()?;
+    let mut ended = Ok(());
     for workload in &settings.workloads {
-        report.rows.extend(bench.workload(workload)?);
+        match bench.workload(workload) {
+            Ok(rows) => report.rows.extend(rows),
+            Err(error) => {
+                bench.notes.push(format!("ended early, in {}: {error}; what follows was not measured", workload.name));
+                ended = Err(error);
+                break;
+            }
+        }
     }
-    bench.note_overruns()?;
+    if ended.is_ok() {
+        // Tells what makes the figures of an emulated line doubtful.
+        bench.notes.extend(machine::line_notes(&bench.link)?);
+    }
     report.notes = bench.notes;
-    Ok(report)
+    Ok((report, ended))
 }
 
 impl Bench<'_> {
@@ -231,12 +242,6 @@ impl Bench<'_> {
             return Ok(Err(Outcome::Failed { why: format!("the result is wrong: {}", wrong.join("; ")) }));
         }
         Ok(Ok(Run { wall_s: ended.wall_s, near, far, link_bytes }))
-    }
-
-    /// Tells what makes the figures of an emulated line doubtful.
-    fn note_overruns(&mut self) -> Result<()> {
-        self.notes.extend(machine::line_notes(&self.link)?);
-        Ok(())
     }
 }
 
