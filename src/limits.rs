@@ -252,8 +252,9 @@ pub const LANE_ANSWER_TIMEOUT_MS: u64 = 5_000;
 /// Addresses of one host that a peer may name.
 pub const LANE_ADDRESSES_MAX: usize = 8;
 
-/// Directories that may be announced and not yet listed. Each costs both ends some 50 bytes, so a peer cannot hold
-/// more than some 200 MB with them; a tree that needs more at once has directories of millions of directories.
+/// Directories that may be announced and not yet listed to their end. The receiver's book keeps runs of them, at worst
+/// some 40 bytes for each, so a peer cannot make it hold more than some 170 MB; a tree that needs more at once has
+/// directories of millions of directories.
 pub const DIRECTORIES_OUTSTANDING_MAX: usize = 4 << 20;
 
 /// A number of milliseconds as a duration.
@@ -271,9 +272,10 @@ pub const TLS_HANDSHAKE_BYTES_MAX: usize = 32 << 10;
 /// system call. A record never needs more than 16 KiB and some.
 pub const TLS_READ_BYTES: usize = 512 << 10;
 
-/// Bytes that are encrypted before they are sent together: few system calls, and the ciphertext is still in a core's
-/// second-level cache when the kernel copies it.
-pub const TLS_WRITE_BYTES: usize = 512 << 10;
+/// Bytes that are encrypted before they are sent together: six records, so a frame of 1 MiB takes eleven writes. The
+/// ciphertext is still in a core's second-level cache when the kernel copies it, and stays below the 128 KiB of free
+/// memory that glibc gives back to the system at once: with more, each write paid for its pages anew, a third of the time.
+pub const TLS_WRITE_BYTES: usize = 96 << 10;
 
 /// Records under one key before it is replaced. AES-GCM allows 2^24.5 of 16 KiB (RFC 8446, section 5.5); a quarter of
 /// what is allowed, 64 GiB, so that replacing keys happens in ordinary use and not only in theory.
@@ -310,3 +312,46 @@ pub const SERVE_PATH_TIMEOUT_MS: u64 = 600_000;
 
 /// Milliseconds that a client which is not let in has to hear why.
 pub const REFUSAL_TIMEOUT_MS: u64 = 2_000;
+
+// The books of a session.
+
+/// Directories that may be begun and not listed to their end: each keeps a name. An honest sender has as many as
+/// threads that walk, [`WORKERS_MAX`]; four times that leaves room for one that lists otherwise.
+pub const DIRECTORIES_BEGUN_MAX: usize = 4 * WORKERS_MAX;
+
+/// Bytes of settling records that may come before segments of their files, and so wait in memory. Only a file that
+/// shrinks to a small one while it is read has any, and only while another lane is behind: this is room for 128.
+pub const EARLY_END_BYTES_MAX: u64 = 64 << 20;
+
+// What a session holds of a peer's announcements.
+
+/// Digests of segments that came before an earlier one of their file, for one file that has no room shared with others.
+/// On one connection segments come in order; this leaves room for threads that overtake each other. Some 64 bytes each.
+pub const EARLY_SEGMENTS_FILE_MAX: usize = 1024;
+
+/// As [`EARLY_SEGMENTS_FILE_MAX`], for all files of a session together, whose segments come over several connections: one
+/// that stalls lets the others run ahead by 512 GiB of content. Some 64 MiB of memory.
+pub const EARLY_SEGMENTS_SESSION_MAX: usize = 1 << 20;
+
+/// Bytes that one side keeps of directories that were announced and are not finished. A directory that waits to be listed
+/// takes some 100 bytes, so that one with several million subdirectories still works; one that is being worked on takes
+/// about 1 KiB and twice its path. More ends the session: only a peer that leaves everything unfinished gets there.
+pub const UNFINISHED_DIRECTORIES_BYTES_MAX: usize = 512 << 20;
+
+/// As [`UNFINISHED_DIRECTORIES_BYTES_MAX`], for a comparison, which keeps about 1 KiB of every directory until it is
+/// finished: room for two million that wait.
+pub const UNFINISHED_COMPARED_BYTES_MAX: usize = 2 << 30;
+
+/// Names of users, and of groups, that a far side may tell in one session. More than any directory service that a file
+/// tree draws on; some 100 bytes each.
+pub const OWNER_NAMES_MAX: usize = 1 << 20;
+
+/// Bytes that a session within a module keeps of files with several names (`-H`): some six million of them. A user's own
+/// receiver has no such bound, as it is their own machine's memory.
+pub const HARD_LINKS_BYTES_MAX: usize = 1 << 30;
+
+// Filter files that merge others.
+
+/// Merge files read for one rule or one per-directory file, each counted as often as it is read. The depth alone bounds
+/// nothing: thirty files of which each merges the next twice would be read a billion times. Far more than anybody uses.
+pub const FILTER_MERGE_FILES_MAX: usize = 1024;

@@ -10,9 +10,10 @@ use super::convert::{self, Prepared};
 use super::exit::{Code, Failure};
 use super::face::{Clock, Ending, Face};
 use super::inputs::System;
-use super::render::JsonEvent;
+use super::render::{self, JsonEvent};
 use super::signals;
 use crate::monitor::Monitor;
+use crate::net::Address;
 use crate::sync::{self, StopFlag};
 
 /// `xfer sync`.
@@ -20,6 +21,14 @@ pub(crate) fn sync(matches: &ArgMatches) -> Result<Code, Failure> {
     let invocation = args::invocation(matches, Scope::Sync)?;
     let prepared = convert::sync_request(invocation, &mut System::new())?;
     let Prepared { request, settings, .. } = &prepared;
+    if let ([address @ Address::Daemon { module, .. }], None) = (&request.sources[..], &request.destination)
+        && module.is_empty()
+    {
+        let modules = sync::list_modules(address, &request.connect, &StopFlag::default());
+        return super::print(
+            render::modules(&modules.map_err(|error| Failure::from(&error))?, settings.json).as_bytes(),
+        );
+    }
     let face = face(&prepared)?;
     let stop = StopFlag::default();
     listen(&stop, &face)?;

@@ -2,12 +2,14 @@
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::sync::Arc;
 
 use super::args::Invocation;
 use super::exit::Failure;
 use super::inputs::{Inputs, paths_of_list};
 use super::render::Levels;
 use super::settings::{CompressChoice, FilterStep, IdMapOption, Recursive, Settings};
+use super::trust::UserKeys;
 use crate::limits;
 use crate::model::display_bytes;
 use crate::net::{Address, RemoteShell};
@@ -92,10 +94,6 @@ fn addresses(operands: &[OsString]) -> Result<(Vec<Address>, Option<Address>), F
     }
     let destination = if all.len() > 1 { all.pop() } else { None };
     let remote_sources = all.iter().filter(|source| source.is_remote()).count();
-    if remote_sources > 0 && destination.as_ref().is_some_and(Address::is_remote) {
-        return Err(Failure::usage("source and destination cannot both be remote")
-            .with_hint("run xfer on one of the two machines"));
-    }
     if remote_sources > 0 && remote_sources < all.len() {
         return Err(Failure::usage("local and remote sources cannot be mixed").with_hint("run xfer once for each"));
     }
@@ -123,12 +121,13 @@ fn connect(settings: &Settings, inputs: &dyn Inputs) -> Result<Connect, Failure>
     }
     let shell = RemoteShell::new(command.as_deref(), xfer_path)
         .map_err(|error| Failure::usage(format!("--rsh: {}", super::exit::chain_of(&error))))?;
-    let lanes = LaneWish {
-        transport: settings.transport,
-        lanes: settings.lanes,
-        ports: settings.lane_ports.clone(),
-    };
-    Ok(Connect { shell, connect_timeout_s: settings.connect_timeout_s, lanes, keys: None })
+    let lanes = LaneWish { transport: settings.transport, lanes: settings.lanes, ports: settings.lane_ports.clone() };
+    Ok(Connect {
+        shell,
+        connect_timeout_s: settings.connect_timeout_s,
+        lanes,
+        keys: Some(Arc::new(UserKeys::new(settings.accept_new))),
+    })
 }
 
 fn options(settings: &Settings, inputs: &mut dyn Inputs) -> Result<SyncOptions, Failure> {

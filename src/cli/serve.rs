@@ -134,8 +134,7 @@ struct Wanted {
 
 impl Wanted {
     fn from(matches: &ArgMatches) -> Result<Wanted, Failure> {
-        let texts =
-            |name: &str| -> Vec<String> { matches.get_many(name).into_iter().flatten().cloned().collect() };
+        let texts = |name: &str| -> Vec<String> { matches.get_many(name).into_iter().flatten().cloned().collect() };
         let here = std::env::current_dir().unwrap_or_default();
         let mut modules = Vec::new();
         for text in texts("module") {

@@ -418,9 +418,10 @@ fn lanes(value: &OsString) -> Result<u8, Failure> {
     let most = crate::limits::LANES_MAX;
     match integer("lanes", value)? {
         0 => Err(Failure::usage("--lanes: 0 lanes carry nothing").with_hint("--transport shell does without them")),
-        number => u8::try_from(number).ok().filter(|&number| usize::from(number) <= most).ok_or_else(|| {
-            Failure::usage(format!("--lanes: \"{}\" is not a number from 1 to {most}", shown(value)))
-        }),
+        number => u8::try_from(number)
+            .ok()
+            .filter(|&number| usize::from(number) <= most)
+            .ok_or_else(|| Failure::usage(format!("--lanes: \"{}\" is not a number from 1 to {most}", shown(value)))),
     }
 }
 

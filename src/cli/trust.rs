@@ -3,10 +3,12 @@
 
 use std::fs::OpenOptions;
 use std::io::{self, BufRead, BufReader, Read, Write};
+use std::sync::Arc;
 
 use super::exit::{Failure, chain_of};
-use crate::net::PublicKey;
-use crate::net::keys::{HostCheck, HostPort, KeyError, KnownHosts};
+use crate::net::keys::{ClientKeys, HostCheck, HostPort, KeyError, KnownHosts};
+use crate::net::{Identity, PublicKey};
+use crate::sync::DaemonKeys;
 
 /// Characters of an answer that are read: `yes`, or a fingerprint.
 const ANSWER_BYTES_MAX: u64 = 256;
@@ -75,6 +77,35 @@ impl<'a> HostTrust<'a> {
         // Whoever does not see it loses nothing.
         let _ = writeln!(io::stderr(), "xfer: stored the key of {host}: {}", key.fingerprint());
         Ok(())
+    }
+}
+
+/// A client's keys for `xfer://` addresses: read when a daemon is met, and not before.
+#[derive(Debug)]
+pub(crate) struct UserKeys {
+    accept_new: bool,
+}
+
+impl UserKeys {
+    /// `accept_new`: see [`HostTrust::new`].
+    pub(crate) fn new(accept_new: bool) -> UserKeys {
+        UserKeys { accept_new }
+    }
+}
+
+impl DaemonKeys for UserKeys {
+    fn identity(&self) -> Result<Arc<Identity>, String> {
+        ClientKeys::load(None).map(|keys| Arc::new(keys.identity)).map_err(|error| chain_of(&error))
+    }
+
+    fn trust(&self, host: &str, port: u16, key: &PublicKey) -> Result<(), String> {
+        let host = HostPort::new(host, port).map_err(|error| error.to_string())?;
+        HostTrust::new(&KnownHosts::new(None), self.accept_new).decide(&host, key).map_err(|failure| {
+            match failure.hint {
+                Some(hint) => format!("{} ({hint})", failure.message),
+                None => failure.message,
+            }
+        })
     }
 }
 

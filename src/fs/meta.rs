@@ -1,14 +1,13 @@
 //! Metadata applied to an inode, in the order in which they do not undo each other.
 
 use std::io;
-use std::os::fd::AsFd;
 
-use rustix::fs::{AtFlags, CWD, Gid, OFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
+use rustix::fs::{AtFlags, CWD, Gid, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
 use super::dir::{metadata_of, mode_bits, proc_path};
 use super::ids::am_root;
-use super::xattr::{ACL_ACCESS, ACL_DEFAULT, Handle, Target, is_carried};
+use super::xattr::{ACL_ACCESS, ACL_DEFAULT, Handle, Pinned, Target, is_carried};
 use crate::model::{Acl, Acls, Kind, Operation, Timestamp, Xattrs};
 
 const CAPABILITY: &[u8] = b"security.capability";
@@ -37,6 +36,25 @@ pub struct MetadataChange<'a> {
     pub xattrs: Option<&'a Xattrs>,
 }
 
+impl MetadataChange<'_> {
+    /// What is told of where nothing could be done; `None` where nothing is asked for.
+    fn first_operation(&self) -> Option<Operation> {
+        let asked = [
+            (self.xattrs.is_some(), Operation::SetXattrs),
+            (self.uid.is_some() || self.gid.is_some(), Operation::SetOwner),
+            (self.acls.is_some(), Operation::SetAcl),
+            (self.mode.is_some(), Operation::SetMode),
+            (self.mtime.is_some() || self.atime.is_some(), Operation::SetTimes),
+        ];
+        asked.into_iter().find_map(|(is_asked, operation)| is_asked.then_some(operation))
+    }
+}
+
+/// The answer where something else has a name than what was looked at before.
+pub fn replaced() -> io::Error {
+    io::Error::new(io::ErrorKind::ResourceBusy, "something else was put in its place meanwhile")
+}
+
 /// Sets what `change` asks for on a target of kind `kind`. Each failure is returned, and the rest is still done.
 ///
 /// Order: extended attributes; owner, which clears set-id bits and capabilities; capabilities; access control lists;
@@ -44,7 +62,19 @@ pub struct MetadataChange<'a> {
 ///
 /// Where the owner or group could not be set, set-id bits are left out of the mode: they would run the file as
 /// someone it was never meant for. Where both were asked for and both together are refused, the group is tried alone.
+///
+/// What has a name in an open directory is pinned first: all is set on one inode, which is of kind `kind`, or nothing is.
 pub fn apply(target: Target<'_>, kind: Kind, change: &MetadataChange<'_>) -> Vec<(Operation, io::Error)> {
+    let Target::At(dir, name) = target else { return apply_to(target, kind, change) };
+    let Some(first) = change.first_operation() else { return Vec::new() };
+    match Pinned::open(dir, name) {
+        Ok(pinned) if pinned.metadata().kind != kind => vec![(first, replaced())],
+        Ok(pinned) => apply_to(Target::Pinned(&pinned), kind, change),
+        Err(error) => vec![(first, error)],
+    }
+}
+
+fn apply_to(target: Target<'_>, kind: Kind, change: &MetadataChange<'_>) -> Vec<(Operation, io::Error)> {
     let mut failures = Vec::new();
     let is_link = kind == Kind::Symlink;
     let acls = change.acls.filter(|_| !is_link);
@@ -126,6 +156,7 @@ fn set_xattrs_of_read_only(target: Target<'_>, handle: &Handle<'_>, wanted: &Xat
         Target::File(file) => metadata_of(file)?.mode,
         Target::Dir(dir) => dir.metadata()?.mode,
         Target::At(dir, name) => dir.stat(name)?.mode,
+        Target::Pinned(pinned) => pinned.metadata().mode,
     };
     if mode & 0o200 != 0 {
         return set_xattrs(handle, wanted);
@@ -175,6 +206,7 @@ fn change_owner(target: Target<'_>, uid: Option<u32>, gid: Option<u32>) -> rusti
         Target::File(file) => rustix::fs::fchown(file, uid, gid),
         Target::Dir(dir) => rustix::fs::fchown(dir, uid, gid),
         Target::At(dir, name) => rustix::fs::chownat(dir, name.as_os_str(), uid, gid, AtFlags::SYMLINK_NOFOLLOW),
+        Target::Pinned(pinned) => rustix::fs::chownat(pinned, c"", uid, gid, AtFlags::EMPTY_PATH),
     }
 }
 
@@ -183,19 +215,13 @@ fn set_mode(target: Target<'_>, mode: u32) -> io::Result<()> {
     match target {
         Target::File(file) => Ok(rustix::fs::fchmod(file, mode)?),
         Target::Dir(dir) => Ok(rustix::fs::fchmod(dir, mode)?),
-        Target::At(dir, name) => {
-            // Not by name: chmod would follow a link that was put there meanwhile. The inode is pinned without being
-            // opened, looked at, and reached by its magic link.
-            let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-            let pinned = rustix::fs::openat(dir, name.as_os_str(), flags, rustix::fs::Mode::empty())?;
-            if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&pinned)?.st_mode).is_symlink() {
-                return Err(Errno::LOOP.into());
-            }
-            match rustix::fs::chmodat(CWD, proc_path(pinned.as_fd()), mode, AtFlags::empty()) {
-                Err(Errno::NOENT) => Err(io::Error::new(io::ErrorKind::Unsupported, "/proc is not mounted")),
-                other => Ok(other?),
-            }
-        }
+        // Not by name: chmod would follow a link that was put there meanwhile.
+        Target::At(dir, name) => set_mode(Target::Pinned(&Pinned::open(dir, name)?), mode.as_raw_mode()),
+        Target::Pinned(pinned) if pinned.metadata().kind == Kind::Symlink => Err(Errno::LOOP.into()),
+        Target::Pinned(pinned) => match rustix::fs::chmodat(CWD, proc_path(pinned), mode, AtFlags::empty()) {
+            Err(Errno::NOENT) => Err(io::Error::new(io::ErrorKind::Unsupported, "/proc is not mounted")),
+            other => Ok(other?),
+        },
     }
 }
 
@@ -213,5 +239,12 @@ fn set_times(target: Target<'_>, mtime: Option<Timestamp>, atime: Option<Timesta
         Target::File(file) => Ok(rustix::fs::futimens(file, &times)?),
         Target::Dir(dir) => Ok(rustix::fs::futimens(dir, &times)?),
         Target::At(dir, name) => Ok(rustix::fs::utimensat(dir, name.as_os_str(), &times, AtFlags::SYMLINK_NOFOLLOW)?),
+        Target::Pinned(pinned) => match rustix::fs::utimensat(pinned, c"", &times, AtFlags::EMPTY_PATH) {
+            // Before Linux 5.8. The magic link leads to the inode itself, a symbolic link's too.
+            Err(Errno::INVAL | Errno::NOENT) => {
+                Ok(rustix::fs::utimensat(CWD, proc_path(pinned), &times, AtFlags::empty())?)
+            }
+            other => Ok(other?),
+        },
     }
 }

@@ -3,15 +3,15 @@
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
-use rustix::fs::XattrFlags;
+use rustix::fs::{AtFlags, Mode, OFlags, XattrFlags};
 use rustix::io::Errno;
 
-use super::dir::Dir;
+use super::dir::{Dir, proc_path, stat_at};
 use crate::limits;
-use crate::model::{Acl, Acls, Kind, Name, Xattr, Xattrs};
+use crate::model::{Acl, Acls, Kind, Metadata, Name, Xattr, Xattrs};
 
 pub(super) const ACL_ACCESS: &[u8] = b"system.posix_acl_access";
 pub(super) const ACL_DEFAULT: &[u8] = b"system.posix_acl_default";
@@ -31,6 +31,37 @@ pub enum Target<'a> {
     Dir(&'a Dir),
     /// A name in an open directory, not followed: for links, devices, and files that cannot be opened.
     At(&'a Dir, &'a Name),
+    /// An inode that had a name when it was pinned.
+    Pinned(&'a Pinned),
+}
+
+/// An inode that is held without being opened: what is done to it is done to what was looked at, whatever has its name
+/// meanwhile.
+#[derive(Debug)]
+pub struct Pinned {
+    fd: OwnedFd,
+    metadata: Metadata,
+}
+
+impl Pinned {
+    /// Pins what has a name in an open directory: a symbolic link itself, not what it leads to.
+    pub fn open(dir: &Dir, name: &Name) -> io::Result<Pinned> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::openat(dir, name.as_os_str(), flags, Mode::empty())?;
+        let metadata = stat_at(fd.as_fd(), c"", AtFlags::EMPTY_PATH)?;
+        Ok(Pinned { fd, metadata })
+    }
+
+    /// As it was when it was pinned.
+    pub fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+}
+
+impl AsFd for Pinned {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// A target as the attribute calls take it.
@@ -39,6 +70,8 @@ pub(super) enum Handle<'a> {
     /// The directory's magic link and the name: there are no `…at` calls for attributes (before Linux 6.13). The last
     /// component is not followed.
     Path(Vec<u8>),
+    /// The magic link of what is pinned, which is followed, and leads to the inode itself.
+    Magic(String),
 }
 
 impl<'a> Handle<'a> {
@@ -55,6 +88,10 @@ impl<'a> Handle<'a> {
                 path.extend_from_slice(name.as_bytes());
                 Ok(Handle::Path(path))
             }
+            Target::Pinned(_) if !proc_is_mounted() => {
+                Err(io::Error::new(io::ErrorKind::Unsupported, "/proc is not mounted"))
+            }
+            Target::Pinned(pinned) => Ok(Handle::Magic(proc_path(pinned))),
         }
     }
 
@@ -62,6 +99,7 @@ impl<'a> Handle<'a> {
         match self {
             Handle::Fd(fd) => rustix::fs::fsetxattr(fd, name, value, XattrFlags::empty()),
             Handle::Path(path) => rustix::fs::lsetxattr(path, name, value, XattrFlags::empty()),
+            Handle::Magic(path) => rustix::fs::setxattr(path, name, value, XattrFlags::empty()),
         }
     }
 
@@ -69,6 +107,7 @@ impl<'a> Handle<'a> {
         match self {
             Handle::Fd(fd) => rustix::fs::fremovexattr(fd, name),
             Handle::Path(path) => rustix::fs::lremovexattr(path, name),
+            Handle::Magic(path) => rustix::fs::removexattr(path, name),
         }
     }
 
@@ -77,6 +116,7 @@ impl<'a> Handle<'a> {
         let value = with_growing_buffer(|buffer| match self {
             Handle::Fd(fd) => Ok(rustix::fs::fgetxattr(fd, name, buffer)?.0.to_vec()),
             Handle::Path(path) => Ok(rustix::fs::lgetxattr(path, name, buffer)?.0.to_vec()),
+            Handle::Magic(path) => Ok(rustix::fs::getxattr(path, name, buffer)?.0.to_vec()),
         });
         match value {
             Ok(value) => Ok(Some(value)),
@@ -90,6 +130,7 @@ impl<'a> Handle<'a> {
         let list = with_growing_buffer(|buffer| match self {
             Handle::Fd(fd) => Ok(rustix::fs::flistxattr(fd, buffer)?.0.to_vec()),
             Handle::Path(path) => Ok(rustix::fs::llistxattr(path, buffer)?.0.to_vec()),
+            Handle::Magic(path) => Ok(rustix::fs::listxattr(path, buffer)?.0.to_vec()),
         });
         match list {
             Ok(list) => Ok(list.split(|&byte| byte == 0).filter(|name| !name.is_empty()).map(<[u8]>::to_vec).collect()),

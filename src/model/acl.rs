@@ -37,7 +37,8 @@ pub struct AclEntry {
     pub permissions: u8,
 }
 
-/// One list. Never empty: an inode without a list has `None`.
+/// One list. Never empty: an inode without a list has `None`. Kept in the order of the tags, then of ids, so that lists
+/// that mean the same are equal: the kernel keeps whatever order of ids it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Acl(pub Vec<AclEntry>);
 
@@ -51,10 +52,13 @@ pub struct Acls {
 }
 
 impl Acl {
-    /// Reads the kernel's format.
+    /// Reads the kernel's format, entries in any order.
     pub fn from_xattr(bytes: &[u8]) -> Result<Acl, AclError> {
         let (version, rest) = bytes.split_at_checked(4).ok_or(AclError)?;
         if version != VERSION.to_le_bytes() || rest.len() % 8 != 0 || rest.len() / 8 > limits::ACL_ENTRIES_MAX {
+            return Err(AclError);
+        }
+        if rest.is_empty() {
             return Err(AclError);
         }
         let mut entries = Vec::with_capacity(rest.len() / 8);
@@ -75,7 +79,13 @@ impl Acl {
             }
             entries.push(AclEntry { tag, permissions: permissions as u8 });
         }
-        Ok(Acl(entries))
+        Ok(Acl::in_order(entries))
+    }
+
+    /// The list of `entries`, which may be in any order. Those of one tag and id keep theirs.
+    fn in_order(mut entries: Vec<AclEntry>) -> Acl {
+        entries.sort_by_key(|entry| entry.tag);
+        Acl(entries)
     }
 
     /// Writes the kernel's format, entries in its order.
@@ -110,7 +120,7 @@ impl Acl {
             },
             permissions: entry.permissions,
         };
-        Acl(self.0.iter().map(map).collect())
+        Acl::in_order(self.0.iter().map(map).collect())
     }
 }
 
@@ -138,8 +148,31 @@ mod tests {
 
     #[test]
     fn malformed_lists_are_refused() {
-        for bad in [&[][..], &[2, 0, 0], &[1, 0, 0, 0], &[2, 0, 0, 0, 1], &[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]] {
+        for bad in
+            [&[][..], &[2, 0, 0], &[1, 0, 0, 0], &[2, 0, 0, 0], &[2, 0, 0, 0, 1], &[2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0]]
+        {
             assert_eq!(Acl::from_xattr(bad), Err(AclError));
         }
+    }
+
+    /// A list that a peer, or another program, wrote in an order of its own.
+    #[test]
+    fn lists_that_mean_the_same_are_equal() {
+        let entry = |tag, permissions| AclEntry { tag, permissions };
+        let sorted = Acl(vec![
+            entry(AclTag::UserObject, 7),
+            entry(AclTag::User(5), 1),
+            entry(AclTag::User(9), 2),
+            entry(AclTag::GroupObject, 5),
+            entry(AclTag::Mask, 7),
+            entry(AclTag::Other, 0),
+        ]);
+        let mut bytes = sorted.to_xattr();
+        bytes[4..].rotate_left(16);
+        assert_ne!(bytes, sorted.to_xattr());
+        assert_eq!(Acl::from_xattr(&bytes), Ok(sorted.clone()));
+        // Ids that change places.
+        let swapped = sorted.map_ids(|id| 14 - id, |id| id);
+        assert_eq!(Acl::from_xattr(&swapped.to_xattr()), Ok(swapped));
     }
 }

@@ -7,6 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::limits;
 
@@ -45,19 +47,49 @@ fn is_all_zero(bytes: &[u8]) -> bool {
     bytes.chunks(4096).all(|chunk| chunk.iter().fold(0, |acc, &byte| acc | byte) == 0)
 }
 
-/// The digests of a file's segments, filled in any order. Those that come in order cost no memory.
-#[derive(Debug, Clone)]
+/// Room for the digests of segments that come before an earlier one of their file: what all files of a session share.
+#[derive(Debug)]
+pub struct EarlySegments {
+    free: AtomicUsize,
+}
+
+impl EarlySegments {
+    /// Room for `segments`.
+    pub fn new(segments: usize) -> Arc<EarlySegments> {
+        Arc::new(EarlySegments { free: AtomicUsize::new(segments) })
+    }
+
+    fn take(&self) -> bool {
+        self.free.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |free| free.checked_sub(1)).is_ok()
+    }
+
+    fn give_back(&self, segments: usize) {
+        self.free.fetch_add(segments, Ordering::Relaxed);
+    }
+}
+
+/// The digests of a file's segments, filled in any order. Those that come in order cost no memory, whatever the length;
+/// those that come early are bounded.
+#[derive(Debug)]
 pub struct SegmentDigests {
     length: u64,
     hasher: blake3::Hasher,
     next: u64,
     early: BTreeMap<u64, Digest>,
+    room: Arc<EarlySegments>,
 }
 
 impl SegmentDigests {
-    /// For a file of `length` bytes.
+    /// For a file of `length` bytes whose segments come in order, or nearly so: at most
+    /// [`limits::EARLY_SEGMENTS_FILE_MAX`] early.
     pub fn new(length: u64) -> SegmentDigests {
-        SegmentDigests { length, hasher: blake3::Hasher::new(), next: 0, early: BTreeMap::new() }
+        SegmentDigests::within(length, &EarlySegments::new(limits::EARLY_SEGMENTS_FILE_MAX))
+    }
+
+    /// For a file of `length` bytes whose segments come over several connections: early as far as there is room.
+    pub fn within(length: u64, room: &Arc<EarlySegments>) -> SegmentDigests {
+        let room = Arc::clone(room);
+        SegmentDigests { length, hasher: blake3::Hasher::new(), next: 0, early: BTreeMap::new(), room }
     }
 
     /// Number of segments.
@@ -65,21 +97,26 @@ impl SegmentDigests {
         self.length.div_ceil(limits::SEGMENT_BYTES)
     }
 
-    /// Sets segment `index`; false when there is no such segment or it was set before.
+    /// Sets segment `index`; false when there is no such segment, it was set before, or it is early and no room is left.
     pub fn set(&mut self, index: u64, digest: Digest) -> bool {
         if index >= self.count() || index < self.next || self.early.contains_key(&index) {
             return false;
         }
         if index > self.next {
-            self.early.insert(index, digest);
-            return true;
+            let has_room = self.room.take();
+            if has_room {
+                self.early.insert(index, digest);
+            }
+            return has_room;
         }
         self.hasher.update(&digest.0);
         self.next += 1;
+        let first = self.next;
         while let Some(digest) = self.early.remove(&self.next) {
             self.hasher.update(&digest.0);
             self.next += 1;
         }
+        self.room.give_back((self.next - first) as usize);
         true
     }
 
@@ -96,6 +133,12 @@ impl SegmentDigests {
         let mut hasher = self.hasher.clone();
         hasher.update(&self.length.to_le_bytes());
         Some(Digest(*hasher.finalize().as_bytes()))
+    }
+}
+
+impl Drop for SegmentDigests {
+    fn drop(&mut self) {
+        self.room.give_back(self.early.len());
     }
 }
 
@@ -195,6 +238,37 @@ mod tests {
         assert_eq!(digests.early(), 1);
         assert_eq!(digests.finish(), None);
         assert!(!digests.set(2, Digest([1; 32])));
+    }
+
+    #[test]
+    fn a_length_that_no_file_has_costs_nothing() {
+        for length in [u64::MAX, i64::MAX as u64] {
+            let mut digests = SegmentDigests::new(length);
+            let last = digests.count() - 1;
+            assert!(digests.set(last, Digest([1; 32])));
+            assert!(!digests.set(last + 1, Digest([1; 32])));
+            let taken = (1..).take_while(|&index| digests.set(index, Digest([2; 32]))).count();
+            assert_eq!(taken + 1, limits::EARLY_SEGMENTS_FILE_MAX);
+            assert!(digests.set(0, Digest([0; 32])));
+            assert_eq!(digests.early(), 1);
+            assert_eq!(digests.finish(), None);
+        }
+    }
+
+    #[test]
+    fn files_share_the_room_for_early_segments_and_give_it_back() {
+        let room = EarlySegments::new(3);
+        let mut one = SegmentDigests::within(10 * limits::SEGMENT_BYTES, &room);
+        let mut other = SegmentDigests::within(10 * limits::SEGMENT_BYTES, &room);
+        assert!(one.set(2, Digest([1; 32])) && one.set(1, Digest([1; 32])) && other.set(5, Digest([1; 32])));
+        assert!(!one.set(9, Digest([1; 32])) && !other.set(9, Digest([1; 32])));
+        assert!(other.set(0, Digest([1; 32])), "what is in order needs no room");
+        assert!(one.set(0, Digest([1; 32])));
+        assert!(other.set(8, Digest([1; 32])) && other.set(7, Digest([1; 32])));
+        assert!(!one.set(9, Digest([1; 32])));
+        drop(other);
+        assert!((4..7).all(|index| one.set(index, Digest([1; 32]))));
+        assert!(!one.set(7, Digest([1; 32])));
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod problem;
 mod stats;
 
 pub use acl::{Acl, AclEntry, AclError, AclTag, Acls};
-pub use digest::{ContentHasher, Digest, SegmentDigests, ZERO_SEGMENT_DIGEST_BYTES, segment_digest};
+pub use digest::{ContentHasher, Digest, EarlySegments, SegmentDigests, ZERO_SEGMENT_DIGEST_BYTES, segment_digest};
 pub use entry::{Entry, HardLink, Kind, KindCounts, Metadata, Timestamp, Xattr, Xattrs};
 pub use listing::{DirId, ListedEntry, Piece, PieceId, piece_cost};
 pub use path::{Name, PathError, RelPath, display_bytes};

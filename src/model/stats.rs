@@ -59,8 +59,7 @@ impl Stats {
         self.literal_bytes += other.literal_bytes;
         self.matched_bytes += other.matched_bytes;
         self.listing_bytes += other.listing_bytes;
-        self.sent_bytes += other.sent_bytes;
-        self.received_bytes += other.received_bytes;
+        // Not `sent_bytes` and `received_bytes`: what one end sent is what the other received.
         self.live_files += other.live_files;
         self.deletions_withheld += other.deletions_withheld;
         self.source_problems += other.source_problems;

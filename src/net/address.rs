@@ -28,7 +28,7 @@ pub enum Address {
         host: String,
         /// TCP port; [`DAEMON_PORT_DEFAULT`] where none was given.
         port: u16,
-        /// First component of the path; never empty.
+        /// First component of the path; empty where the daemon's modules are to be listed.
         module: Vec<u8>,
         /// What follows the module and its slash; may be empty, may end in a slash.
         path: Vec<u8>,
@@ -227,7 +227,7 @@ fn parse_daemon(argument: &[u8], rest: &[u8]) -> Result<Address, AddressError> {
         Some(slash) => (&path[..slash], &path[slash + 1..]),
         None => (path, &path[path.len()..]),
     };
-    if module.is_empty() {
+    if module.is_empty() && !path.is_empty() {
         return Err(bad("no module"));
     }
     Ok(Address::Daemon { host: host.to_owned(), port, module: module.to_vec(), path: path.to_vec() })
@@ -262,6 +262,8 @@ mod tests {
             ("u@[fe80::1%eth0]:p", shell(Some("u"), "fe80::1%eth0", "p")),
             ("h:-p", shell(None, "h", "-p")),
             ("XFER://h/m", daemon("h", DAEMON_PORT_DEFAULT, "m", "")),
+            ("xfer://h", daemon("h", DAEMON_PORT_DEFAULT, "", "")),
+            ("xfer://h:99/", daemon("h", 99, "", "")),
             ("xfer://h:99/m/a/b/", daemon("h", 99, "m", "a/b/")),
             ("xfer://[::1]:99/m/", daemon("::1", 99, "m", "")),
             ("xfer://[fe80::1%eth0]/m/../x", daemon("fe80::1%eth0", DAEMON_PORT_DEFAULT, "m", "../x")),
@@ -297,8 +299,6 @@ mod tests {
         for argument in [
             "xfer://",
             "xfer:///m",
-            "xfer://h",
-            "xfer://h/",
             "xfer://h//p",
             "xfer://h:/m",
             "xfer://h:0/m",

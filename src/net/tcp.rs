@@ -178,12 +178,7 @@ fn send_first(stream: &TcpStream, first: &[u8], deadline: Instant, stop: &Atomic
 }
 
 /// Fills `first` with what a connection begins with, before anything else reads from it.
-pub fn read_first(
-    stream: &TcpStream,
-    first: &mut [u8],
-    deadline: Instant,
-    stop: &AtomicBool,
-) -> Result<(), TcpError> {
+pub fn read_first(stream: &TcpStream, first: &mut [u8], deadline: Instant, stop: &AtomicBool) -> Result<(), TcpError> {
     let mut filled = 0;
     while filled < first.len() {
         match rustix::io::read(stream, &mut first[filled..]) {

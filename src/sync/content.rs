@@ -105,14 +105,14 @@ const ZSTD_LEVEL_DEFAULT: i32 = 1;
 
 /// Compresses content for the wire where that saves anything worth the time.
 #[derive(Default)]
-pub(super) struct Compressor {
+pub struct Compressor {
     zstd: Option<(i32, zstd::bulk::Compressor<'static>)>,
     buffer: Vec<u8>,
 }
 
 impl Compressor {
     /// The bytes to send and their encoding.
-    pub(super) fn encode<'a>(&'a mut self, bytes: &'a [u8], how: Option<Compression>) -> (Encoding, &'a [u8]) {
+    pub fn encode<'a>(&'a mut self, bytes: &'a [u8], how: Option<Compression>) -> (Encoding, &'a [u8]) {
         let Some(how) = how else { return (Encoding::Raw, bytes) };
         if bytes.len() < COMPRESS_BYTES_MIN {
             return (Encoding::Raw, bytes);
@@ -159,14 +159,14 @@ impl Compressor {
 
 /// Undoes [`Compressor::encode`]; the output is capped by what was declared.
 #[derive(Default)]
-pub(super) struct Decompressor {
+pub struct Decompressor {
     zstd: Option<zstd::bulk::Decompressor<'static>>,
     buffer: Vec<u8>,
 }
 
 impl Decompressor {
     /// The content, of exactly `length` bytes; `None` where it is not that.
-    pub(super) fn decode<'a>(&'a mut self, bytes: &'a [u8], encoding: Encoding, length: usize) -> Option<&'a [u8]> {
+    pub fn decode<'a>(&'a mut self, bytes: &'a [u8], encoding: Encoding, length: usize) -> Option<&'a [u8]> {
         match encoding {
             Encoding::Raw => (bytes.len() == length).then_some(bytes),
             Encoding::Lz4 => {

@@ -9,6 +9,8 @@ mod inplace;
 mod list;
 mod local;
 mod module;
+#[cfg(test)]
+mod module_tests;
 mod receiver;
 mod remote;
 mod sender;
@@ -21,14 +23,14 @@ use std::sync::Arc;
 
 pub use self::error::SyncError;
 pub use self::module::module_base;
-pub use self::remote::{LaneWish, serve_stdio};
-pub use crate::wire::Transport;
+pub use self::remote::{LaneWish, list_modules, serve_stdio};
 pub use self::stop::StopFlag;
 pub use self::verify::{VerifyReport, VerifyRequest, verify};
 use crate::model::{Outcome, Stats};
 use crate::monitor::{Monitor, Phase};
 use crate::net::{Address, RemoteShell};
 use crate::plan::options::SyncOptions;
+pub use crate::wire::{ModuleLine, Transport};
 
 /// A sync that the user asked for.
 #[derive(Debug, Clone)]
@@ -82,6 +84,7 @@ enum Ends<'a> {
     Here,
     Push(&'a Address),
     Pull(&'a Address),
+    Between(&'a Address, &'a Address),
 }
 
 /// Runs a sync to its end, or to the stop that `stop` asks for.
@@ -99,14 +102,18 @@ pub fn run(request: &SyncRequest, monitor: Arc<dyn Monitor>, stop: &StopFlag) ->
             Ok(Stats::default())
         }
         (Ends::Here, Some(destination)) => local::run(&session, &paths, destination.path(), &watch),
-        (Ends::Push(address), _) if !only_lists => remote::push(&session, &paths, address, &request.connect, &watch),
-        (Ends::Pull(address), destination) => {
+        (ends, destination) => {
             let destination = destination.as_ref().filter(|_| !only_lists).map(Address::path);
-            remote::pull(&session, &paths, address, destination, &request.connect, &watch)
+            remote::run(&session, &ends, &paths, destination, &request.connect, &watch)
         }
-        _ => Err(SyncError::usage("only local or remote sources can be listed")),
     };
-    let interrupted = stop.requested();
+    let (stats, outcome) = conclude(&session, far_stats)?;
+    Ok(Report { stats, outcome, elapsed_ms: watch.elapsed_ms(), listing_ms: session.listing_ms() })
+}
+
+/// Totals of all ends and how it ended. A wish to stop is no error, whatever it broke.
+fn conclude(session: &session::Session, far_stats: Result<Stats, SyncError>) -> Result<(Stats, Outcome), SyncError> {
+    let interrupted = session.stop.requested();
     if let Some(error) = session.take_error()
         && !interrupted
     {
@@ -119,24 +126,27 @@ pub fn run(request: &SyncRequest, monitor: Arc<dyn Monitor>, stop: &StopFlag) ->
         Err(error) => return Err(error),
     }
     let outcome = if interrupted { Outcome::Interrupted } else { stats.outcome() };
-    Ok(Report { stats, outcome, elapsed_ms: watch.elapsed_ms(), listing_ms: session.listing_ms() })
+    Ok((stats, outcome))
 }
 
-/// Which side is far: at most one, and one host.
+/// Which sides are far. Sources are all here or all on one host.
 fn ends<'a>(sources: &'a [Address], destination: Option<&'a Address>) -> Result<Ends<'a>, SyncError> {
     let [first, ..] = sources else { return Err(SyncError::usage("no source was named")) };
+    let lacks_module = |address: &Address| matches!(address, Address::Daemon { module, .. } if module.is_empty());
+    if sources.iter().chain(destination).any(lacks_module) {
+        return Err(SyncError::usage(
+            "no module is named: write xfer://HOST/MODULE/PATH; xfer://HOST/ alone lists them",
+        ));
+    }
     let far_destination = destination.filter(|destination| destination.is_remote());
     let far_sources = sources.iter().filter(|source| source.is_remote()).count();
     match (far_sources, far_destination) {
         (0, None) => Ok(Ends::Here),
         (0, Some(destination)) => Ok(Ends::Push(destination)),
-        (_, Some(_)) => {
-            Err(SyncError::usage("source and destination cannot both be remote: run xfer on one of the hosts"))
+        (count, far) if count == sources.len() && sources.iter().all(|source| same_host(source, first)) => {
+            Ok(far.map_or(Ends::Pull(first), |destination| Ends::Between(first, destination)))
         }
-        (count, None) if count == sources.len() && sources.iter().all(|source| same_host(source, first)) => {
-            Ok(Ends::Pull(first))
-        }
-        (_, None) => Err(SyncError::usage("all remote sources must be on one host, and none local beside them")),
+        _ => Err(SyncError::usage("all remote sources must be on one host, and none local beside them")),
     }
 }
 

@@ -256,6 +256,22 @@ impl DataRecord<'_> {
             | DataRecord::Patch { .. } => None,
         }
     }
+
+    /// Length of the bytes that the record carries besides its fields.
+    pub(super) fn payload_bytes(&self) -> u64 {
+        let bytes: &[u8] = match self {
+            DataRecord::Small { bytes, .. } | DataRecord::Segment { bytes, .. } | DataRecord::Patch { bytes, .. } => {
+                bytes
+            }
+            DataRecord::Failed { text, .. } => text,
+            DataRecord::Begin { .. }
+            | DataRecord::ZeroSegment { .. }
+            | DataRecord::End { .. }
+            | DataRecord::Same { .. }
+            | DataRecord::Digest { .. } => &[],
+        };
+        bytes.len() as u64
+    }
 }
 
 fn encode_content(content: &Content, out: &mut Encoder<'_>) {

@@ -6,9 +6,10 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use super::directories::OpenDirectories;
 use super::{DataRecord, FileKey, Want, WantMode};
 use crate::limits;
-use crate::model::{DirId, Kind, Name, Piece, PieceId, piece_cost};
+use crate::model::{DirId, Kind, Piece, PieceId, piece_cost};
 
 /// A peer that does not keep to the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,6 +55,10 @@ pub(super) struct FlowLimits {
     pub(super) large_wants: usize,
     /// Bytes that wants beyond these may add up to.
     pub(super) wanted_bytes: u64,
+    /// Directories announced and not listed to their end.
+    pub(super) directories: usize,
+    /// Bytes of settling records that came before segments of their files.
+    pub(super) early_end_bytes: u64,
 }
 
 impl FlowLimits {
@@ -62,6 +67,8 @@ impl FlowLimits {
         wants: limits::WANTS_OUTSTANDING_MAX,
         large_wants: limits::LARGE_WANTS_OUTSTANDING_MIN,
         wanted_bytes: limits::WANTED_BYTES_OUTSTANDING_MAX,
+        directories: limits::DIRECTORIES_OUTSTANDING_MAX,
+        early_end_bytes: limits::EARLY_END_BYTES_MAX,
     };
 }
 
@@ -81,6 +88,8 @@ pub struct SenderFlow {
     pieces: HashMap<PieceId, SentPiece>,
     next_piece: u64,
     next_dir: u64,
+    /// Directories announced and not listed to their end, the root at first.
+    directories: u64,
     outstanding_wants: usize,
     ended: bool,
 }
@@ -104,6 +113,7 @@ impl SenderFlow {
             pieces: HashMap::new(),
             next_piece: 0,
             next_dir: 1,
+            directories: 1,
             outstanding_wants: 0,
             ended: false,
         }
@@ -119,8 +129,21 @@ impl SenderFlow {
         true
     }
 
+    /// Whether the receiver still takes the directories that a piece announces; false where it would end the session.
+    ///
+    /// To wait for room would not help: a walk that goes depth first makes room only by listing what it has announced,
+    /// and each of these may announce more. So the tree cannot be walked in one session, and the user has to divide it.
+    pub fn may_announce(&self, piece: &Piece) -> bool {
+        self.directories_after(piece) <= self.limits.directories as u64
+    }
+
+    fn directories_after(&self, piece: &Piece) -> u64 {
+        (self.directories + piece.children()).saturating_sub(u64::from(piece.last))
+    }
+
     /// Numbers a piece for which credit was taken, and opens it.
     pub fn open(&mut self, piece: &mut Piece) {
+        self.directories = self.directories_after(piece);
         piece.id = PieceId(self.next_piece);
         piece.first_child = DirId(self.next_dir);
         self.next_piece += 1;
@@ -177,13 +200,6 @@ impl SenderFlow {
     }
 }
 
-/// A directory whose listing is not complete.
-#[derive(Debug)]
-struct OpenDir {
-    last_name: Option<Name>,
-    depth: usize,
-}
-
 /// Progress of one outstanding want.
 #[derive(Debug)]
 struct OpenWant {
@@ -198,19 +214,21 @@ struct OpenWant {
     done: u64,
     /// Segments that there are in all, once the settling record has come.
     announced: Option<u64>,
+    /// Bytes of a settling record that is kept until they are there.
+    early_end_bytes: u64,
 }
 
 /// The receiver's book.
 #[derive(Debug)]
 pub struct ReceiverFlow {
     limits: FlowLimits,
-    dirs: HashMap<DirId, OpenDir>,
+    dirs: OpenDirectories,
     pieces: BTreeMap<PieceId, u64>,
     next_piece: u64,
-    next_dir: u64,
     entries_outstanding: u64,
     wants: HashMap<FileKey, OpenWant>,
     wanted_bytes: u64,
+    early_end_bytes: u64,
     ended: bool,
 }
 
@@ -229,13 +247,13 @@ impl ReceiverFlow {
     pub(super) fn within(limits: FlowLimits) -> ReceiverFlow {
         ReceiverFlow {
             limits,
-            dirs: HashMap::from([(DirId::ROOT, OpenDir { last_name: None, depth: 0 })]),
+            dirs: OpenDirectories::new(limits.directories, limits::DIRECTORIES_BEGUN_MAX),
             pieces: BTreeMap::new(),
             next_piece: 0,
-            next_dir: 1,
             entries_outstanding: 0,
             wants: HashMap::new(),
             wanted_bytes: 0,
+            early_end_bytes: 0,
             ended: false,
         }
     }
@@ -245,11 +263,11 @@ impl ReceiverFlow {
         if self.ended || piece.id.0 != self.next_piece {
             return Err(FlowError::NotOpen { what: "piece", number: piece.id.0 });
         }
-        let dir = self.dirs.get_mut(&piece.dir).ok_or(FlowError::NotOpen { what: "directory", number: piece.dir.0 })?;
-        if dir.last_name != piece.after || !piece.is_sorted() {
+        let dir = self.dirs.get(piece.dir).ok_or(FlowError::NotOpen { what: "directory", number: piece.dir.0 })?;
+        if dir.last_name != piece.after.as_ref() || !piece.is_sorted() {
             return Err(FlowError::Unexpected { what: "order of names" });
         }
-        if piece.children() > 0 && piece.first_child.0 != self.next_dir {
+        if piece.children() > 0 && piece.first_child != self.dirs.next() {
             return Err(FlowError::Unexpected { what: "directory number" });
         }
         if piece.after.is_some() && !piece.merge_files.is_empty() {
@@ -262,21 +280,14 @@ impl ReceiverFlow {
         if depth > limits::DIRECTORY_DEPTH_MAX && piece.children() > 0 {
             return Err(FlowError::Excess { what: "depth" });
         }
-        if let Some(last) = piece.entries.last() {
-            dir.last_name = Some(last.entry.name.clone());
-        }
-        if piece.last {
-            self.dirs.remove(&piece.dir);
-        }
+        let last_name = piece.entries.last().filter(|_| !piece.last).map(|last| last.entry.name.clone());
+        self.dirs.advance(piece.dir, last_name)?;
         let cost = piece_cost(piece.entries.len());
         self.entries_outstanding += cost;
         if self.entries_outstanding > self.limits.entries {
             return Err(FlowError::Excess { what: "listings" });
         }
-        for _ in 0..piece.children() {
-            self.dirs.insert(DirId(self.next_dir), OpenDir { last_name: None, depth });
-            self.next_dir += 1;
-        }
+        self.dirs.announce(piece.children(), depth)?;
         self.pieces.insert(piece.id, cost);
         self.next_piece += 1;
         Ok(())
@@ -324,6 +335,7 @@ impl ReceiverFlow {
             taken: 0,
             done: 0,
             announced: None,
+            early_end_bytes: 0,
         };
         self.wants.insert(key, want);
     }
@@ -358,21 +370,28 @@ impl ReceiverFlow {
             want.begun[usize::from(*attempt)] = Some(content.size.div_ceil(limits::SEGMENT_BYTES));
             return Ok(false);
         }
-        match record.settles() {
-            Some(segments) => {
-                if want.announced.is_some() || want.taken > segments {
-                    return Err(FlowError::Unexpected { what: "end of a file" });
-                }
-                want.announced = Some(segments);
+        let Some(segments) = record.settles() else {
+            want.taken += 1;
+            // Each comes once an attempt, and none beyond what the end said.
+            let begun = want.begun.iter().flatten().fold(0, |sum: u64, count| sum.saturating_add(*count));
+            if want.taken > want.announced.map_or(begun, |segments| segments.min(begun)) {
+                return Err(FlowError::Unexpected { what: "segment" });
             }
-            None => {
-                want.taken += 1;
-                if want.announced.is_some_and(|segments| want.taken > segments) {
-                    return Err(FlowError::Unexpected { what: "segment" });
-                }
-            }
+            return Ok(false);
+        };
+        if want.announced.is_some() || want.taken > segments {
+            return Err(FlowError::Unexpected { what: "end of a file" });
         }
-        Ok(record.settles().is_some() && self.settle(key))
+        want.announced = Some(segments);
+        if want.done == segments {
+            return Ok(self.settle(key));
+        }
+        want.early_end_bytes = record.payload_bytes();
+        self.early_end_bytes = self.early_end_bytes.saturating_add(want.early_end_bytes);
+        if self.early_end_bytes > self.limits.early_end_bytes {
+            return Err(FlowError::Excess { what: "ends of files before their segments" });
+        }
+        Ok(false)
     }
 
     /// A segment that [`ReceiverFlow::on_record`] took was worked on. True: it was the last, and the want is settled.
@@ -387,6 +406,7 @@ impl ReceiverFlow {
     fn settle(&mut self, key: FileKey) -> bool {
         let Some(want) = self.wants.get(&key).filter(|want| want.announced == Some(want.done)) else { return false };
         self.wanted_bytes = self.wanted_bytes.saturating_sub(want.bytes);
+        self.early_end_bytes = self.early_end_bytes.saturating_sub(want.early_end_bytes);
         self.wants.remove(&key);
         true
     }

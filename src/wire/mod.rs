@@ -4,6 +4,7 @@
 
 mod codec;
 mod data;
+mod directories;
 mod flow;
 mod handshake;
 mod listing;
@@ -17,8 +18,8 @@ pub use handshake::{
     agree,
 };
 pub use message::{
-    FRAME_HEADER_BYTES, FarRole, FrameHeader, LaneWord, ListingEnd, Message, MessageKind, ModuleLine, NearPlaces, Setup,
-    SetupPaths, Transport, Want, WantMode, encode_listing,
+    FRAME_HEADER_BYTES, FarRole, FrameHeader, LaneWord, ListingEnd, Message, MessageKind, ModuleLine, NearPlaces,
+    Setup, SetupPaths, Transport, Want, WantMode, encode_listing,
 };
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
 //! What all test programs share: random trees, the judge of two trees, runners with time limits, remote shells.
-//! Nothing here comes from the crate under test: a judge that shares code with the accused proves nothing.
+//! Nothing here but `peer` comes from the crate under test: a judge that shares code with the accused proves nothing.
 #![allow(dead_code, reason = "every test program uses its own part of this module")]
 #![allow(unreachable_pub, reason = "shared by several test programs, exported by none")]
 #![allow(clippy::unwrap_used, reason = "what fails in the support must fail its test")]
@@ -11,6 +11,7 @@ pub mod fixture;
 pub mod judge;
 pub mod mount;
 pub mod options;
+pub mod peer;
 pub mod rng;
 pub mod run;
 pub mod ssh;

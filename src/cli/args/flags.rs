@@ -427,8 +427,13 @@ pub(crate) const FLAGS: &[FlagSpec] = &[
         .value("SECONDS")
         .no(&["no-contimeout"])
         .verify(),
-    row(F::Transport, G::Connection, "transport", "Content goes over: auto (direct lanes, else the shell), direct, shell")
-        .value("WHICH"),
+    row(
+        F::Transport,
+        G::Connection,
+        "transport",
+        "Content goes over: auto (direct lanes, else the shell), direct, shell",
+    )
+    .value("WHICH"),
     row(F::Lanes, G::Connection, "lanes", "Direct connections, 1 to 8 (default: by cores and link)").value("N"),
     row(F::LanePorts, G::Connection, "lane-ports", "Ports to listen on for direct connections, for firewalls")
         .value("FROM-TO"),

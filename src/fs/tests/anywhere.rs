@@ -162,3 +162,125 @@ fn content_is_copied_in_whatever_way() {
         }
     }
 }
+
+/// A module `top` with links of all sorts beside a `canary`, both in one directory.
+fn module(place: &Place) -> Base {
+    std::fs::create_dir_all(place.path("top/a/b")).unwrap();
+    std::fs::create_dir_all(place.path("top/other")).unwrap();
+    std::fs::create_dir(place.path("canary")).unwrap();
+    std::fs::write(place.path("canary/f"), "canary").unwrap();
+    std::fs::write(place.path("top/other/f"), "inside").unwrap();
+    for (link, target) in [
+        ("a/up-and-in", "../other".to_owned()),
+        ("a/file-in", "../other/f".to_owned()),
+        ("a/out", "../../canary".to_owned()),
+        ("a/file-out", "../../canary/f".to_owned()),
+        ("a/absolute", place.path("top/other").to_string_lossy().into_owned()),
+        ("a/magic", "/proc/self/cwd".to_owned()),
+        ("a/loop", "loop".to_owned()),
+    ] {
+        symlink(target, place.path("top").join(link)).unwrap();
+    }
+    Base::beneath(Dir::open(&place.path("top")).unwrap(), false, None)
+}
+
+#[test]
+fn written_paths_stay_beneath_their_base() {
+    for place in places() {
+        let base = module(&place);
+        let ino = |path: &str| Dir::open(&place.path(path)).unwrap().metadata().unwrap().ino;
+        for (path, real) in [
+            ("", "top"),
+            ("/", "top"),
+            (".", "top"),
+            ("a/..", "top"),
+            ("//a/./b//", "top/a/b"),
+            ("/a/b/../../other/", "top/other"),
+        ] {
+            let dir = base.open_dir(path.as_bytes()).unwrap_or_else(|error| panic!("{path}: {error}"));
+            assert_eq!(dir.metadata().unwrap().ino, ino(real), "{path}");
+            assert!(dir.list().is_ok());
+            assert_eq!(
+                base.path_of(&dir).unwrap(),
+                real.strip_prefix("top").map(|rest| if rest.is_empty() { "/" } else { rest }).unwrap().as_bytes()
+            );
+        }
+        let canary = place.path("canary").to_string_lossy().into_owned();
+        for path in ["..", "/..", "a/../../canary", "a/out", "a/out/..", "a/absolute", "a/magic", "a/loop"] {
+            assert!(base.open_dir(path.as_bytes()).is_err(), "{path}");
+        }
+        for path in ["..", "a/../../canary"] {
+            assert!(is_confined(&base.open_dir(path.as_bytes()).unwrap_err()), "{path}");
+        }
+        // Beneath the top there is no such path.
+        assert_eq!(base.open_dir(canary.as_bytes()).unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        assert_eq!(base.open_dir(b"none").unwrap_err().kind(), std::io::ErrorKind::NotFound);
+        assert!(base.open_dir(b"a\0b").is_err());
+        let top = base.open_dir(b"").unwrap();
+        assert!(top.open_parent().is_err());
+        assert_eq!(base.open_dir(b"a").unwrap().open_parent().unwrap().metadata().unwrap().ino, ino("top"));
+    }
+}
+
+#[test]
+fn followed_links_stay_beneath_their_base() {
+    for place in places() {
+        let base = module(&place);
+        let direct = base.open_dir(b"/a").unwrap();
+        let child = base.open_dir(b"").unwrap().open_child(&name("a")).unwrap();
+        let beneath = base.open_dir(b"other").unwrap().open_parent().unwrap().open_beneath(&rel("a")).unwrap();
+        for dir in [direct, child, beneath] {
+            // Without openat2 no link is followed at all.
+            match dir.open_child_following(&name("up-and-in")) {
+                Ok(found) => {
+                    assert!(found.open_file(&name("f")).is_ok());
+                    assert!(found.open_parent().unwrap().open_parent().is_err());
+                    assert_eq!(dir.stat_following(&name("file-in")).unwrap().size, 6);
+                    let file = dir.open_file_following(&name("file-in")).unwrap();
+                    assert_eq!(read_exact_or_eof_at(&file, &mut [0; 9], 0).unwrap(), 6);
+                    for out in ["out", "file-out", "absolute"] {
+                        assert!(is_confined(&dir.stat_following(&name(out)).unwrap_err()), "{out}");
+                    }
+                }
+                Err(error) => assert!(is_confined(&error), "{error}"),
+            }
+            for out in ["out", "file-out", "absolute", "magic", "loop"] {
+                assert!(dir.open_child_following(&name(out)).is_err(), "{out}");
+                assert!(dir.open_file_following(&name(out)).is_err(), "{out}");
+                assert!(dir.stat_following(&name(out)).is_err(), "{out}");
+            }
+            assert!(dir.open_child_following(&name("b")).is_ok());
+        }
+        let lax = Base::beneath(Dir::open(&place.path("top")).unwrap(), true, None);
+        let dir = lax.open_dir(b"a").unwrap();
+        assert!(dir.open_child_following(&name("out")).unwrap().open_file(&name("f")).is_ok());
+        assert_eq!(dir.stat_following(&name("file-out")).unwrap().size, 6);
+        assert!(dir.open_file_following(&name("file-out")).is_ok());
+        assert!(lax.open_dir(b"a/out").is_err());
+    }
+}
+
+#[test]
+fn what_is_hidden_is_not_reached_by_another_name() {
+    for place in places() {
+        module(&place);
+        let hides = |path: &RelPath, _is_dir: bool| path.as_bytes() == b"other";
+        for links_lead_out in [false, true] {
+            let top = Dir::open(&place.path("top")).unwrap();
+            let base = Base::beneath(top, links_lead_out, Some(std::sync::Arc::new(hides)));
+            for path in ["other", "a/../other", "a/up-and-in"] {
+                assert!(is_confined(&base.open_dir(path.as_bytes()).unwrap_err()), "{path}");
+            }
+            let dir = base.open_dir(b"a").unwrap();
+            assert!(is_confined(&dir.open_child_following(&name("up-and-in")).unwrap_err()));
+            assert!(is_confined(&dir.open_file_following(&name("file-in")).unwrap_err()));
+            assert!(dir.stat_following(&name("file-in")).is_err());
+            let top = base.open_dir(b"/").unwrap();
+            assert!(
+                top.hides(&name("other"), true) && !top.hides(&name("a"), true) && !dir.hides(&name("other"), true)
+            );
+            assert!(top.open_child(&name("other")).unwrap().is_hidden());
+            assert!(!dir.is_hidden());
+        }
+    }
+}

@@ -90,7 +90,7 @@ impl Grant {
     }
 
     /// The line, with its line ending.
-    pub(super) fn to_line(&self) -> String {
+    pub fn to_line(&self) -> String {
         let mut options: Vec<String> = Vec::new();
         for module in self.rights.modules.iter().flatten() {
             options.push(format!("module={}", quoted(module)));

@@ -120,7 +120,7 @@ fn joined(paths: &[PathBuf]) -> String {
 }
 
 /// Reads `xfer-ed25519 BASE64 [comment]`.
-pub(crate) fn key_and_comment(text: &str) -> Result<(PublicKey, &str), KeyParseError> {
+pub fn key_and_comment(text: &str) -> Result<(PublicKey, &str), KeyParseError> {
     let text = text.trim();
     let (kind, rest) = text.split_once([' ', '\t']).ok_or(KeyParseError::NotAKey)?;
     let rest = rest.trim_start();
@@ -130,6 +130,21 @@ pub(crate) fn key_and_comment(text: &str) -> Result<(PublicKey, &str), KeyParseE
 
 fn key_of(text: &str) -> Result<PublicKey, KeyParseError> {
     key_and_comment(text).map(|(key, _)| key)
+}
+
+/// Reads the text of an `authorized_keys`: what it grants, and the numbers of lines that were not understood and grant
+/// nothing.
+pub fn read_authorized_keys(text: &str) -> (Vec<Grant>, Vec<usize>) {
+    let (grants, bad) = authorized::parse(text);
+    (grants, bad.into_iter().map(|line| line.number).collect())
+}
+
+/// Reads the text of a `known_hosts`: hosts and their keys, or the number of the first line that is not understood.
+pub fn read_known_hosts(text: &str) -> Result<Vec<(HostPort, PublicKey)>, usize> {
+    match known_hosts::parse(text) {
+        Ok(lines) => Ok(lines.into_iter().map(|line| (line.host, line.key)).collect()),
+        Err(line) => Err(line.number),
+    }
 }
 
 /// Lines as a text whose last line ends too.

@@ -36,12 +36,15 @@ pub enum FilterErrorKind {
     /// More kinds of per-directory files than `limits::FILTER_DIR_MERGES_MAX`.
     #[error("more than {} per-directory merge files", limits::FILTER_DIR_MERGES_MAX)]
     TooManyMerges,
-    /// A file larger than `limits::FILTER_FILE_BYTES_MAX`.
-    #[error("larger than {} bytes", limits::FILTER_FILE_BYTES_MAX)]
+    /// A file that is larger than `limits::FILTER_FILE_BYTES_MAX`, together with those that it merges.
+    #[error("larger than {} bytes, with what it merges", limits::FILTER_FILE_BYTES_MAX)]
     FileTooLarge,
     /// Merge files that merge each other more than `limits::FILTER_MERGE_DEPTH_MAX` deep.
     #[error("merge files nested more than {} deep", limits::FILTER_MERGE_DEPTH_MAX)]
     NestedTooDeep,
+    /// Merge files that read more than `limits::FILTER_MERGE_FILES_MAX` others, counted each time.
+    #[error("more than {} merge files read", limits::FILTER_MERGE_FILES_MAX)]
+    TooManyFiles,
     /// A file that a rule names could not be read.
     #[error("cannot read: {0}")]
     Unreadable(String),

@@ -26,6 +26,10 @@ pub(super) struct Loader {
     names: Vec<Box<[u8]>>,
     /// How many of `names` come from outside this list, and so survive a `!`.
     outer_names: usize,
+    /// Merge files read so far: files that merge each other twice would be read 2 to the power of their depth times.
+    files_read: usize,
+    /// Bytes of all files so far.
+    bytes_read: u64,
 }
 
 impl Loader {
@@ -44,7 +48,7 @@ impl Loader {
             Loaded::DirMerge(merge) => Some(merge.base_name().into()),
             Loaded::Pattern(_) => None,
         }));
-        Loader { rules, cleared: false, nul_separated, names, outer_names: outer_count }
+        Loader { rules, cleared: false, nul_separated, names, outer_names: outer_count, files_read: 0, bytes_read: 0 }
     }
 
     /// Adds the rules of a file's content.
@@ -56,7 +60,8 @@ impl Loader {
         read: &mut ReadFile<'_>,
         depth: usize,
     ) -> Result<(), FilterError> {
-        if content.len() as u64 > limits::FILTER_FILE_BYTES_MAX {
+        self.bytes_read = self.bytes_read.saturating_add(content.len() as u64);
+        if self.bytes_read > limits::FILTER_FILE_BYTES_MAX {
             return Err(FilterError::of_file(file, FilterErrorKind::FileTooLarge));
         }
         for (line, text) in split_file(content, template, self.nul_separated) {
@@ -96,6 +101,10 @@ impl Loader {
                 } else {
                     if depth >= limits::FILTER_MERGE_DEPTH_MAX {
                         return Err(of_text(FilterErrorKind::NestedTooDeep));
+                    }
+                    self.files_read += 1;
+                    if self.files_read > limits::FILTER_MERGE_FILES_MAX {
+                        return Err(of_text(FilterErrorKind::TooManyFiles));
                     }
                     let content = read(&merge.file)?;
                     self.add_file(&merge.file, &content, &merge.template, read, depth + 1)?;

@@ -337,6 +337,33 @@ fn endless_files_are_bounded() {
     assert_eq!(error.unwrap_err().kind, FilterErrorKind::TooManyMerges);
 }
 
+/// Each file merges the next one twice: shallow, without a single rule, and yet without an end.
+#[test]
+fn files_that_merge_each_other_twice_are_bounded() {
+    let mut reads = 0;
+    let mut double = |name: &[u8]| {
+        reads += 1;
+        let next = char::from(name[0]) as u32 + 1;
+        let next = char::from_u32(next).filter(|next| *next <= 'z');
+        next.map_or(Vec::new(), |next| format!(". {next}\n. {next}\n").into_bytes())
+    };
+    let error = FilterRules::new().push_filter(b". a", &mut |name| Ok(double(name))).unwrap_err();
+    assert_eq!(error.kind, FilterErrorKind::TooManyFiles);
+    let filter = DirFilter::root(&rules(&[": a"]), &place(Side::Receiver), &mut |_, _| Ok(None)).unwrap();
+    let error = filter.enter(&RelPath::root(), &mut |_, name| Ok(Some(double(name)))).unwrap_err();
+    assert_eq!(error.kind, FilterErrorKind::TooManyFiles);
+    assert!(reads <= 2 * limits::FILTER_MERGE_FILES_MAX + 2, "{reads}");
+
+    // Few files, much to read in each.
+    let comments = [b"#\n".repeat(limits::FILTER_FILE_BYTES_MAX as usize / 8), b". f\n".to_vec()].concat();
+    let mut reads = 0;
+    let error = FilterRules::new().push_filter(b". f", &mut |_| {
+        reads += 1;
+        Ok(comments.clone())
+    });
+    assert_eq!((error.unwrap_err().kind, reads), (FilterErrorKind::FileTooLarge, 4));
+}
+
 #[test]
 fn directories_without_merge_files_share_everything() {
     let filter = DirFilter::root(&rules(&["- x", ": .r"]), &place(Side::Sender), &mut |_, _| Ok(None)).unwrap();

@@ -36,6 +36,18 @@ impl OwnedChange {
         }
     }
 
+    /// Whether nothing is to be set.
+    pub(super) fn is_empty(&self) -> bool {
+        let OwnedChange { uid, gid, mode, mtime, atime, acls, xattrs } = self;
+        uid.is_none()
+            && gid.is_none()
+            && mode.is_none()
+            && mtime.is_none()
+            && atime.is_none()
+            && acls.is_none()
+            && xattrs.is_none()
+    }
+
     pub(super) fn only_mode(&mut self, mode: u32) {
         *self = OwnedChange { mode: Some(mode), ..OwnedChange::default() };
     }
@@ -76,14 +88,14 @@ impl Receiver {
         compare::compare(entry, &wanted, existing.as_ref(), &place, &self.session.options)
     }
 
-    /// What is to be set on an entry, as the listing or the content says. `before` is what has its name now: where
-    /// permissions are not carried over, they stay.
+    /// What is to be set on an entry, as the listing or the content says. `before_mode` is that of what has its name now:
+    /// where permissions are not carried over, they stay.
     pub(super) fn change_for(
         &self,
         parent: Option<&Arc<Node>>,
         entry: &Entry,
         content: Option<&Content>,
-        before: Option<&Metadata>,
+        before_mode: Option<u32>,
     ) -> OwnedChange {
         let options = &self.session.options;
         let preserve = &options.preserve;
@@ -95,7 +107,7 @@ impl Receiver {
         };
         let (uid, gid) = self.owners.wanted(uid, gid);
         let defaults = self.defaults_in(parent);
-        let mode = destination_mode(mode, kind, before.map(|before| before.mode), defaults, options);
+        let mode = destination_mode(mode, kind, before_mode, defaults, options);
         OwnedChange {
             uid,
             gid,

@@ -164,7 +164,7 @@ impl Receiver {
             }
             Kind::Symlink => to_dir.make_symlink(&dir.read_link(name)?, kept),
             Kind::Dir => Err(io::ErrorKind::IsADirectory.into()),
-            kind => {
+            _ => {
                 let metadata = dir.stat(name)?;
                 to_dir.make_node(kept, metadata.kind, metadata.mode, metadata.rdev)
             }

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError};
 use super::alternatives::Alternative;
 use super::node::{Node, PieceWork};
 use super::{Receiver, RelPath};
-use crate::fs::{self, Dir, Stage, Target, stage_name};
+use crate::fs::{self, Dir, Pinned, Stage, Target, stage_name};
 use crate::model::{Acls, Kind, Metadata, Name, Operation, Xattrs};
 use crate::monitor::{Action, Changes, Counters};
 use crate::sync::sender::read::LIVE_MTIME;
@@ -178,7 +178,11 @@ impl Receiver {
         let options = &self.session.options;
         if options.inplace && options.backup.is_none() && task.basis().is_some_and(|basis| basis.nlink == 1) {
             let file = dir.open_file_write(task.name())?;
-            return Ok(Written::InPlace(InPlaceFile { file, complete: false }));
+            let now = fs::metadata_of(&file)?;
+            // What was put there after the comparison, or got another name, is not written into.
+            if now.nlink == 1 && task.basis().is_some_and(|basis| (basis.dev, basis.ino) == (now.dev, now.ino)) {
+                return Ok(Written::InPlace(InPlaceFile { file, complete: false }));
+            }
         }
         let replacing = task.found.is_some();
         Stage::create(&dir, replacing, 0o600).map(Written::Staged)
@@ -220,12 +224,12 @@ impl Receiver {
         let options = &self.session.options;
         let work = &task.work;
         let entry = &work.listed(task.index).entry;
-        let before = match (&task.found, &written) {
-            (Some(found), Written::InPlace(_)) => Some(found.metadata),
-            (Some(found), _) if found.metadata.kind == Kind::File => Some(found.metadata),
+        let before_mode = match (&task.found, &written) {
+            (Some(found), Written::InPlace(_)) => Some(found.metadata.mode),
+            (Some(found), _) if found.metadata.kind == Kind::File => Some(found.metadata.mode),
             _ => None,
         };
-        let mut change = self.change_for(Some(&work.node), entry, Some(content), before.as_ref());
+        let mut change = self.change_for(Some(&work.node), entry, Some(content), before_mode);
         if transferred.live {
             change.mtime = Some(LIVE_MTIME);
         }
@@ -395,7 +399,11 @@ impl Receiver {
         let mut change = self.change_for(Some(&work.node), entry, None, None);
         self.fit_to_stage(&mut change, &work.node);
         let mut is_whole = true;
-        for (operation, error) in fs::apply(Target::At(&dir, &staged), kind, &change.as_change()) {
+        let pinned = pin_new(&dir, &staged, kind).map_err(|error| {
+            let _leaves_a_stage_for_the_next_run = dir.unlink(&staged);
+            (Operation::Stat, error)
+        })?;
+        for (operation, error) in fs::apply(Target::Pinned(&pinned), kind, &change.as_change()) {
             is_whole = false;
             self.problem(operation, &work.path(index), &error);
         }
@@ -466,7 +474,7 @@ impl Receiver {
     pub(super) fn set_metadata(&self, work: &Arc<PieceWork>, index: u16, found: Option<&Found>) -> bool {
         let entry = &work.listed(index).entry;
         let Some(found) = found else { return false };
-        let change = self.change_for(Some(&work.node), entry, None, Some(&found.metadata)).less(&found.metadata);
+        let change = self.change_for(Some(&work.node), entry, None, Some(found.metadata.mode)).less(&found.metadata);
         let dir = match work.node.open() {
             Ok(dir) => dir,
             Err(error) => {
@@ -474,11 +482,39 @@ impl Receiver {
                 return false;
             }
         };
-        let failures = fs::apply(Target::At(&dir, work.name(index)), entry.metadata.kind, &change.as_change());
+        if change.is_empty() {
+            return true;
+        }
+        let failures = match pin_same(&dir, work.name(index), &found.metadata) {
+            Ok(pinned) => fs::apply(Target::Pinned(&pinned), entry.metadata.kind, &change.as_change()),
+            Err(error) => vec![(Operation::Stat, error)],
+        };
         let done = failures.is_empty();
         for (operation, error) in failures {
             self.problem(operation, &work.path(index), &error);
         }
         done
+    }
+}
+
+/// What was found under a name, pinned; an error where something else has the name now.
+fn pin_same(dir: &Dir, name: &Name, found: &Metadata) -> io::Result<Pinned> {
+    let pinned = Pinned::open(dir, name)?;
+    let now = pinned.metadata();
+    match (now.dev, now.ino, now.kind) == (found.dev, found.ino, found.kind) {
+        true => Ok(pinned),
+        false => Err(fs::replaced()),
+    }
+}
+
+/// What was just made under a stage's name, pinned. Whoever may write into the directory could have put something else
+/// there, which must not get the owner and mode of ours.
+fn pin_new(dir: &Dir, staged: &Name, kind: Kind) -> io::Result<Pinned> {
+    let pinned = Pinned::open(dir, staged)?;
+    let now = pinned.metadata();
+    // Not by its owner: file systems that map users show another one. A name of a file elsewhere is a second one.
+    match now.kind == kind && now.nlink <= 1 {
+        true => Ok(pinned),
+        false => Err(fs::replaced()),
     }
 }

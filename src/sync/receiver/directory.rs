@@ -143,7 +143,7 @@ impl Receiver {
             Ok(found) => self.compare(node.parent.as_ref(), &listed.entry, Some(&found)).changes,
             Err(_) => self.compare(node.parent.as_ref(), &listed.entry, Some(&super::Found::bare(metadata))).changes,
         };
-        let _set_once = node.before.set(metadata);
+        let _set_once = node.before_mode.set(metadata.mode);
         let _set_once = node.changes.set(if self.sets_attributes(listed) { changes } else { Changes::default() });
         if node.parent.is_none() {
             self.tell_directory(node, node.changes.get().copied().unwrap_or_default());
@@ -186,7 +186,7 @@ impl Receiver {
         if self.session.options.dry_run {
             return;
         }
-        let mut change = self.change_for(Some(&work.node), &listed.entry, None, before.as_ref());
+        let mut change = self.change_for(Some(&work.node), &listed.entry, None, before.map(|before| before.mode));
         if let Some(before) = &before {
             change = change.less(before);
         }
@@ -273,12 +273,12 @@ impl Receiver {
         if !created && !changes.any() && !dirty && !widened {
             return;
         }
-        let before = node.before.get().filter(|_| !created);
-        let mut change = self.change_for(node.parent.as_ref(), &listed.entry, None, before);
+        let before_mode = node.before_mode.get().copied().filter(|_| !created);
+        let mut change = self.change_for(node.parent.as_ref(), &listed.entry, None, before_mode);
         if !self.sets_attributes(listed) {
-            match (created, before) {
+            match (created, before_mode) {
                 (true, _) => change.only_mode(0o777 & !self.root.umask),
-                (false, Some(before)) if widened => change.only_mode(before.mode),
+                (false, Some(before_mode)) if widened => change.only_mode(before_mode),
                 _ => return,
             }
         } else if !created && !changes.any() {

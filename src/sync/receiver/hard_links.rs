@@ -5,7 +5,7 @@ use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::node::PieceWork;
-use super::{Found, Receiver};
+use super::{Account, Charge, Found, Receiver};
 use crate::fs::{Dir, stage_name};
 use crate::model::{Kind, Operation, PieceId, RelPath};
 use crate::monitor::{Action, Changes};
@@ -38,9 +38,10 @@ enum Claim {
 type Inode = ((u32, u32), u64);
 
 /// All groups of the session that were met.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct HardLinks {
-    groups: Mutex<HashMap<u64, Group>>,
+    groups: Mutex<HashMap<u64, (Group, Charge)>>,
+    account: Account,
     /// Inodes of the destination with several names, by whoever met them first.
     claims: Mutex<HashMap<Inode, Claim>>,
 }
@@ -68,27 +69,41 @@ pub(super) enum Membership {
     Of(RelPath),
 }
 
+/// What a group takes beside its leader's path.
+const GROUP_BYTES: usize = 2 * size_of::<(u64, (Group, Charge))>();
+
 impl HardLinks {
+    /// With room for `max_bytes`.
+    pub(super) fn within(max_bytes: usize) -> HardLinks {
+        HardLinks { groups: Mutex::default(), account: Account::new(max_bytes), claims: Mutex::default() }
+    }
+
+    /// Whether there are more than may be.
+    fn is_overdrawn(&self) -> bool {
+        self.account.is_overdrawn()
+    }
+
     pub(super) fn join(&self, group: u64, work: &Arc<PieceWork>, index: u16, found: Option<&Found>) -> Membership {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         match groups.get_mut(&group) {
             None => {
-                groups.insert(group, Group::Pending(Vec::new()));
+                groups.insert(group, (Group::Pending(Vec::new()), self.account.charge(GROUP_BYTES)));
                 Membership::First
             }
-            Some(Group::Pending(waiting)) => {
+            Some((Group::Pending(waiting), _)) => {
                 waiting.push(Waiting { work: Arc::clone(work), index, found: found.cloned() });
                 Membership::Waits
             }
-            Some(Group::There(path)) => Membership::Of(path.clone()),
+            Some((Group::There(path), _)) => Membership::Of(path.clone()),
         }
     }
 
     /// The leader is there: those that waited. Its path serves all that come later.
     fn lead(&self, group: u64, path: RelPath) -> Vec<Waiting> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        match groups.insert(group, Group::There(path)) {
-            Some(Group::Pending(waiting)) => waiting,
+        let charge = self.account.charge(GROUP_BYTES + path.as_bytes().len());
+        match groups.insert(group, (Group::There(path), charge)) {
+            Some((Group::Pending(waiting), _)) => waiting,
             _ => Vec::new(),
         }
     }
@@ -97,7 +112,7 @@ impl HardLinks {
     fn next_leader(&self, group: u64) -> Option<Waiting> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         match groups.get_mut(&group) {
-            Some(Group::Pending(waiting)) if !waiting.is_empty() => Some(waiting.remove(0)),
+            Some((Group::Pending(waiting), _)) if !waiting.is_empty() => Some(waiting.remove(0)),
             _ => {
                 groups.remove(&group);
                 None
@@ -109,6 +124,9 @@ impl HardLinks {
 impl Receiver {
     /// The leader of a group is done, or has failed.
     pub(super) fn lead(self: &Arc<Receiver>, group: u64, work: &Arc<PieceWork>, index: u16, is_there: bool) {
+        if self.hard_links.is_overdrawn() {
+            self.session.fail(crate::wire::FlowError::Excess { what: "files with several names" }.into());
+        }
         if is_there {
             let leader = self.present_path(work, index);
             for waiting in self.hard_links.lead(group, leader.clone()) {

@@ -17,8 +17,8 @@ mod owners;
 mod partial;
 mod piece;
 pub(super) mod root;
+mod waiting;
 
-use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -29,11 +29,14 @@ use self::hard_links::HardLinks;
 use self::node::{Node, PieceWork, Place};
 pub(super) use self::owners::Owners;
 pub(super) use self::root::DestinationRoot;
+pub(super) use self::waiting::{Account, Charge};
+use self::waiting::{Unlisted, Woken};
 use super::SyncError;
 use super::held::{HandleBudget, HeldDir, Reach};
 use super::sender::walk::SentPiece;
 use super::session::Session;
 use crate::fs::Dir;
+use crate::limits;
 use crate::model::{DirId, ListedEntry, Name, Piece, PieceId, RelPath};
 use crate::wire::ListingEnd;
 
@@ -86,7 +89,8 @@ pub(super) struct Receiver {
     /// The transfer names entries of the root, not its contents.
     root_is_above: bool,
     alternatives: OnceLock<Vec<Arc<Dir>>>,
-    nodes: Mutex<HashMap<DirId, Arc<Node>>>,
+    unlisted: Mutex<Unlisted>,
+    account: Account,
     extras: Mutex<Vec<Extra>>,
     deferred: Mutex<Vec<commit::Deferred>>,
     /// Closed when everything is settled, which ends the workers.
@@ -108,8 +112,11 @@ impl Receiver {
         // Unbounded in name only: pieces arrive against credit.
         let (work, inbox) = crossbeam_channel::unbounded();
         let root_is_above = root_entry.is_none();
-        let node =
-            Node::new(RelPath::root(), None, root_entry, HeldDir::at_root(Arc::clone(&root.dir), Arc::clone(budget)));
+        let account = Account::default();
+        let is_own = !session.base.is_confined();
+        let hard_links = HardLinks::within(if is_own { usize::MAX } else { limits::HARD_LINKS_BYTES_MAX });
+        let root_dir = HeldDir::at_root(Arc::clone(&root.dir), Arc::clone(budget));
+        let node = Node::new(RelPath::root(), None, root_entry, root_dir, &account);
         let place = if root.is_there { Place::There } else { Place::Absent };
         node.settle_place(place);
         let receiver = Arc::new(Receiver {
@@ -117,10 +124,11 @@ impl Receiver {
             root,
             supply,
             owners,
-            hard_links: HardLinks::default(),
+            hard_links,
             root_is_above,
             alternatives: OnceLock::new(),
-            nodes: Mutex::new(HashMap::from([(DirId::ROOT, Arc::clone(&node))])),
+            unlisted: Mutex::new(Unlisted::new(Arc::clone(&node))),
+            account,
             extras: Mutex::default(),
             deferred: Mutex::default(),
             work: Mutex::new(Some(work)),
@@ -137,17 +145,32 @@ impl Receiver {
         let piece = arrived.piece();
         let mut children = Vec::new();
         let node = {
-            let mut nodes = self.nodes.lock().unwrap_or_else(PoisonError::into_inner);
-            let node = if piece.last { nodes.remove(&piece.dir) } else { nodes.get(&piece.dir).cloned() };
+            let mut unlisted = self.unlisted.lock().unwrap_or_else(PoisonError::into_inner);
+            let node = unlisted.get(piece.dir, piece.last).or_else(|| {
+                let node = self.woken_node(unlisted.wake(piece.dir)?);
+                if !piece.last {
+                    unlisted.insert(piece.dir, Arc::clone(&node));
+                }
+                Some(node)
+            });
             // The session's book has checked the number.
             let Some(node) = node else { return };
+            node.visit();
             for (number, listed) in (piece.first_child.0..).zip(piece.entries.iter().filter(|listed| listed.descend)) {
                 let child = self.child_node(&node, listed);
-                nodes.insert(DirId(number), Arc::clone(&child));
+                unlisted.insert(DirId(number), Arc::clone(&child));
                 children.push(child);
             }
             node
         };
+        let excess = |what| Err(crate::wire::FlowError::Excess { what });
+        let within = match self.account.is_overdrawn() {
+            true => excess("directories that stay unfinished"),
+            false => self.owners.check(),
+        };
+        if let Err(error) = within {
+            self.session.fail(error.into());
+        }
         if piece.after.is_none() && !piece.merge_files.is_empty() {
             let _first_piece_only = node.merge_files.set(piece.merge_files.clone());
         }
@@ -198,10 +221,21 @@ impl Receiver {
 
     fn child_node(&self, parent: &Arc<Node>, listed: &ListedEntry) -> Arc<Node> {
         parent.begin();
+        self.node_in(Arc::clone(parent), listed.clone())
+    }
+
+    /// The node of a directory that waited to be listed. It has been one of its parent's unfinished parts all the time.
+    fn woken_node(&self, woken: Woken) -> Arc<Node> {
+        let node = self.node_in(Arc::clone(&woken.parent), woken.listed.clone());
+        woken.restore(&node);
+        node
+    }
+
+    fn node_in(&self, parent: Arc<Node>, listed: ListedEntry) -> Arc<Node> {
         let reach = if self.session.options.links.keep_dir_links { Reach::Beneath } else { Reach::Strict };
         let name = &listed.entry.name;
         let dir = parent.dir.child(name, reach);
-        Node::new(parent.path.join(name), Some(Arc::clone(parent)), Some(listed.clone()), dir)
+        Node::new(parent.path.join(name), Some(parent), Some(listed), dir, &self.account)
     }
 
     /// Works on pieces until the transfer is done or the run ends.
@@ -234,6 +268,7 @@ impl Receiver {
 
     /// A piece is settled: the sender may forget it, and its directory waits for one part less.
     fn release(self: &Arc<Receiver>, work: &Arc<PieceWork>) {
+        self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).fall_asleep(work, &self.account);
         self.supply.release(&work.arrived, work.take_safe());
         self.end_part(&work.node);
     }

@@ -6,8 +6,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Arrived;
+use super::waiting::{Account, Charge, heap_bytes};
 use crate::fs::{Dir, NameList};
-use crate::model::{ListedEntry, Metadata, Name, Piece, RelPath};
+use crate::model::{ListedEntry, Name, Piece, RelPath};
 use crate::monitor::Changes;
 use crate::plan::filter::DirFilter;
 use crate::plan::mode::NewEntryDefaults;
@@ -41,8 +42,8 @@ pub(super) struct Node {
     pub(super) filter: OnceLock<Option<DirFilter>>,
     /// Merge files that the source has in this directory, by name.
     pub(super) merge_files: OnceLock<Vec<(Vec<u8>, Vec<u8>)>>,
-    /// What it was before this run, where it was there.
-    pub(super) before: OnceLock<Metadata>,
+    /// Its permission bits before this run, where it was there.
+    pub(super) before_mode: OnceLock<u32>,
     /// What will differ in its attributes.
     pub(super) changes: OnceLock<Changes>,
     /// Something was created, renamed or removed in it, which moved its mtime.
@@ -63,6 +64,8 @@ pub(super) struct Node {
     pub(super) new_files_group: OnceLock<u32>,
     /// Unfinished parts: the listing itself, pieces, child directories.
     pending: AtomicUsize,
+    visited: AtomicBool,
+    _charge: Charge,
 }
 
 impl Node {
@@ -71,7 +74,10 @@ impl Node {
         parent: Option<Arc<Node>>,
         listed: Option<ListedEntry>,
         dir: HeldDir,
+        account: &Account,
     ) -> Arc<Node> {
+        // The path is kept by the directory's handle too; the rest is what a map and a counted pointer add.
+        let heap = 2 * path.as_bytes().len() + listed.as_ref().map_or(0, heap_bytes) + 96;
         Arc::new(Node {
             path,
             parent,
@@ -81,7 +87,7 @@ impl Node {
             names: Mutex::new(None),
             filter: OnceLock::new(),
             merge_files: OnceLock::new(),
-            before: OnceLock::new(),
+            before_mode: OnceLock::new(),
             changes: OnceLock::new(),
             dirty: AtomicBool::new(false),
             occupied: AtomicBool::new(false),
@@ -92,7 +98,19 @@ impl Node {
             new_entry_defaults: OnceLock::new(),
             new_files_group: OnceLock::new(),
             pending: AtomicUsize::new(1),
+            visited: AtomicBool::new(false),
+            _charge: account.charge(size_of::<Node>() + heap),
         })
+    }
+
+    /// A piece of its listing has come.
+    pub(super) fn visit(&self) {
+        self.visited.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether any of its listing has come.
+    pub(super) fn is_visited(&self) -> bool {
+        self.visited.load(Ordering::Relaxed)
     }
 
     pub(super) fn place(&self) -> MutexGuard<'_, Place> {
@@ -202,6 +220,11 @@ impl PieceWork {
     /// The name of entry `index` at the destination.
     pub(super) fn name(&self, index: u16) -> &Name {
         self.rename.as_ref().unwrap_or(&self.listed(index).entry.name)
+    }
+
+    /// Nodes of the entries that are descended into, in their order.
+    pub(super) fn children(&self) -> &[Arc<Node>] {
+        &self.children
     }
 
     /// The node of entry `index`, where it is descended into.

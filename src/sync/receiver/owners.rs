@@ -1,12 +1,15 @@
 //! Whose a file becomes: by name where both sides have the name, else by id; root is never mapped.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{PoisonError, RwLock};
 
 use crate::fs;
+use crate::limits;
 use crate::model::{Acls, Metadata};
 use crate::plan::idmap::{IdMap, Target};
 use crate::plan::options::SyncOptions;
+use crate::wire::FlowError;
 
 type Names = RwLock<HashMap<u32, Vec<u8>>>;
 
@@ -19,6 +22,8 @@ pub(in crate::sync) struct Owners {
     groups: RwLock<HashMap<u32, u32>>,
     numeric: bool,
     maps: crate::plan::idmap::IdMaps,
+    /// The far side told more names than it may.
+    excess: AtomicBool,
     owner: bool,
     group: bool,
     am_root: bool,
@@ -34,6 +39,7 @@ impl Owners {
             groups: RwLock::default(),
             numeric: options.numeric_ids,
             maps: options.id_maps.clone(),
+            excess: AtomicBool::new(false),
             owner: options.preserve.owner,
             group: options.preserve.group,
             am_root: fs::am_root(),
@@ -51,8 +57,22 @@ impl Owners {
                     cache.remove(id);
                 }
             }
-            far_users.write().unwrap_or_else(PoisonError::into_inner).extend(users);
-            far_groups.write().unwrap_or_else(PoisonError::into_inner).extend(groups);
+            for (names, told) in [(far_users, users), (far_groups, groups)] {
+                let mut names = names.write().unwrap_or_else(PoisonError::into_inner);
+                if names.len() + told.len() > limits::OWNER_NAMES_MAX {
+                    self.excess.store(true, Ordering::Relaxed);
+                    return;
+                }
+                names.extend(told);
+            }
+        }
+    }
+
+    /// An error where the far side told more names than it may: without them owners would come out wrong.
+    pub(in crate::sync) fn check(&self) -> Result<(), FlowError> {
+        match self.excess.load(Ordering::Relaxed) {
+            true => Err(FlowError::Excess { what: "names of owners" }),
+            false => Ok(()),
         }
     }
 

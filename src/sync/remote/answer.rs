@@ -240,8 +240,7 @@ impl Feed {
         let read = fs::read_exact_or_eof_at(&source.file, &mut bytes, 0).map_err(|error| self.read_error(error))?;
         bytes.truncate(read.min(limits::SMALL_FILE_BYTES_MAX as usize));
         let unchanged = read as u64 == content.size && source.is_unchanged().map_err(|error| self.read_error(error))?;
-        let takes_anyway = self.session.options.live
-            && (answer.is_last || read as u64 <= limits::SMALL_FILE_BYTES_MAX);
+        let takes_anyway = self.session.options.live && (answer.is_last || read as u64 <= limits::SMALL_FILE_BYTES_MAX);
         if !unchanged && !takes_anyway {
             frame.file = bytes;
             return Err(Unsent::Changed);

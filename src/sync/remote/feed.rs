@@ -6,12 +6,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
+use super::Part;
 use super::answer::Work;
 use super::lanes::{self, LaneDesk};
 use super::pump::{CutOnDrop, Line, read_message, write_all};
 use super::session_end::{self, SessionEnd};
 use super::spread::Spread;
-use super::Part;
 use crate::fs;
 use crate::limits;
 use crate::model::{Kind, ListedEntry, PieceId, Stats};
@@ -96,8 +96,7 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
     let _attached_once = feed.walk.set(Arc::downgrade(&walk));
     let (jobs, job_inbox) = crossbeam_channel::unbounded();
     let (deltas, delta_inbox) = crossbeam_channel::unbounded();
-    let work =
-        Work { jobs: job_inbox, deltas: delta_inbox, spreads: spread_inbox, control_only: control_only_inbox };
+    let work = Work { jobs: job_inbox, deltas: delta_inbox, spreads: spread_inbox, control_only: control_only_inbox };
     let ends_cut = Arc::clone(&ends.cut);
     session.phase(Phase::Transferring);
     let peer = std::thread::scope(|scope| {
@@ -119,6 +118,10 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
                 crate::sync::spawn(scope, session, move || feed.work_deltas(work));
             }
         }
+        let root = sources.root_entry(session).map(Box::new);
+        let root_owners: Vec<ListedEntry> = root.iter().map(|root| (**root).clone()).collect();
+        line.say(&Message::Sources { single: sources.single.clone(), root });
+        // Words about lanes come after the sources: the receiver opens its destination before it hears them.
         let keeper = lanes::Keeper { session, line: line.clone(), words, over: feed.desk.over(), cut: lane_cut };
         crate::sync::spawn(scope, session, move || {
             keeper.run(plan, &|lane| {
@@ -135,9 +138,6 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
                 });
             });
         });
-        let root = sources.root_entry(session).map(Box::new);
-        let root_owners: Vec<ListedEntry> = root.iter().map(|root| (**root).clone()).collect();
-        line.say(&Message::Sources { single: sources.single.clone(), root });
         feed.tell_owners(root_owners.iter());
         let end = walk.run(&sources, crate::sync::threads());
         session.listing_done(watch.elapsed_ms());
@@ -153,6 +153,7 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
             relay.detach();
         }
         walk.close_sink();
+        traffic.note(session);
         line.say(&Message::Done(Box::new(session.stats())));
         line.close();
         feed.linger(&cut);

@@ -7,8 +7,8 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
 use super::delta_in::{self, Signing};
-use super::open_file::{Hands, OpenFile, Settled};
 use super::lanes::{self, LaneDesk};
+use super::open_file::{Hands, OpenFile, Settled};
 use super::pump::{CutOnDrop, Line, read_data_frame, read_message, write_all};
 use super::session_end::{self, SessionEnd};
 use super::{Ends, Part};
@@ -134,6 +134,7 @@ pub(super) fn run(mut part: Part<'_>, destination: &[u8], arguments: &[Vec<u8>])
         } else if session.is_ending() {
             line.say(&Message::Stop);
         }
+        traffic.note(session);
         line.say(&Message::Done(Box::new(session.stats())));
         if !session.has_failed() {
             peer = intake.end.wait(session, &line, false);

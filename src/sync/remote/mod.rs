@@ -1,6 +1,7 @@
 //! Two ends of a remote shell: one binary on both sides, one pipe each way.
 
 mod answer;
+mod between;
 mod daemon;
 mod delta_in;
 mod delta_out;
@@ -20,10 +21,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use self::daemon::ReachedDaemon;
+use self::lanes::Follow;
 pub use self::lanes::LaneWish;
 pub(in crate::sync) use self::lanes::{Door, LaneSource};
 use self::lanes::{LanePlan, Lead};
-use self::lanes::Follow;
 use self::pump::{Ends, Line, Outgoing, read_message};
 use self::relay::Relay;
 use super::clock::Stopwatch;
@@ -34,7 +36,7 @@ use crate::model::Stats;
 use crate::monitor::Monitor;
 use crate::net::{Address, Identity, LinkError, LinkReader, LinkWriter, PublicKey, ShellChild, Throttle};
 use crate::plan::options::SyncOptions;
-use crate::wire::{FarRole, Greeting, Message, NearPlaces, Setup, SetupPaths, Transport, agree};
+use crate::wire::{FarRole, Greeting, Message, ModuleLine, NearPlaces, Setup, SetupPaths, Transport, agree};
 
 /// What the far binary is started with.
 const FAR_ARGUMENTS: [&[u8]; 2] = [b"serve", b"--stdio"];
@@ -132,7 +134,7 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
             (reader, writer, Reached::Shell(link.child))
         }
         Address::Daemon { host, port, .. } => {
-            let reached = daemon::reach(session, host, *port, how, connect_timeout)?;
+            let reached = daemon::reach(&session.stop, host, *port, how, connect_timeout)?;
             let host_key = reached.host_key;
             let identity = reached.identity;
             (reached.reader, reached.writer, Reached::Daemon { identity, host_key })
@@ -140,22 +142,18 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
         Address::Local(_) => return Err(SyncError::usage("this address does not name a host")),
     };
     reader.set_timeout(connect_timeout);
-    let ours = Greeting::ours();
-    let greeted = writer.write_all(&ours.encode());
     match &mut reached {
-        Reached::Shell(child) => child.expect_greeting(&mut reader, Greeting::magic()).map_err(|e| explain(e, session))?,
-        Reached::Daemon { .. } => {
-            let mut magic = vec![0; Greeting::magic().len()];
-            reader.read_exact(&mut magic).map_err(SyncError::from_link)?;
-            if magic != Greeting::magic() {
-                return Err(crate::wire::HandshakeError::NotAGreeting.into());
-            }
+        Reached::Shell(child) => {
+            let ours = Greeting::ours();
+            let greeted = writer.write_all(&ours.encode());
+            child.expect_greeting(&mut reader, Greeting::magic()).map_err(|error| explain(error, session))?;
+            greeted.map_err(|error| explain(child.failure(error), session))?;
+            let theirs = Greeting::read_rest(|buffer| reader.read_exact(buffer))
+                .map_err(|error| explain(child.failure(error), session))??;
+            agree(&ours, &theirs)?;
         }
+        Reached::Daemon { .. } => daemon::greet(&mut reader, &mut writer)?,
     }
-    greeted.map_err(|error| reached.failure(error, session))?;
-    let theirs = Greeting::read_rest(|buffer| reader.read_exact(buffer))
-        .map_err(|error| reached.failure(error, session))??;
-    agree(&ours, &theirs)?;
     let listed = setup.role == FarRole::Sender && setup.options.files_from.is_some();
     pump::write_message(&mut writer, &Message::Setup(Box::new(setup))).map_err(SyncError::from_link)?;
     if listed {
@@ -187,6 +185,33 @@ fn connect(session: &Session, address: &Address, mut setup: Setup, how: &Connect
     Ok(Far { ends: Ends { reader, writer, cut }, child, lanes })
 }
 
+/// The modules of a daemon that we may use.
+pub fn list_modules(address: &Address, how: &Connect, stop: &StopFlag) -> Result<Vec<ModuleLine>, SyncError> {
+    let Address::Daemon { host, port, .. } = address else {
+        return Err(SyncError::usage("only a daemon has modules"));
+    };
+    let timeout = how.connect_timeout_s.filter(|&seconds| seconds > 0).map(Duration::from_secs);
+    let ReachedDaemon { mut reader, mut writer, .. } = daemon::reach(stop, host, *port, how, timeout)?;
+    reader.set_timeout(timeout);
+    daemon::greet(&mut reader, &mut writer)?;
+    let setup = Setup {
+        role: FarRole::Sender,
+        paths: SetupPaths { paths: Vec::new(), sources: Vec::new() },
+        module: Some(String::new()),
+        options: SyncOptions::default(),
+        transport: Transport::Shell,
+        verify: false,
+        content_only: false,
+        near: None,
+    };
+    pump::write_message(&mut writer, &Message::Setup(Box::new(setup))).map_err(SyncError::from_link)?;
+    match read_message(&mut reader)? {
+        Message::Modules(modules) => Ok(modules),
+        Message::Fatal { text, hint, timed_out } => Err(SyncError::Far { text, hint, timed_out }),
+        _ => Err(crate::wire::FlowError::Unexpected { what: "message" }.into()),
+    }
+}
+
 /// What the far end was reached through.
 enum Reached {
     Shell(ShellChild),
@@ -216,7 +241,14 @@ impl Reached {
                 let hosts = vec![host.clone()];
                 let identity = Arc::clone(identity);
                 let daemon_port = Some(*port);
-                Ok(Lead { wish, identity, far_key: *host_key, hosts: Box::new(move || hosts.clone()), daemon_port, timeout })
+                Ok(Lead {
+                    wish,
+                    identity,
+                    far_key: *host_key,
+                    hosts: Box::new(move || hosts.clone()),
+                    daemon_port,
+                    timeout,
+                })
             }
             (_, address) => {
                 let identity = Arc::new(Identity::generate().map_err(SyncError::Setup)?);
@@ -231,8 +263,7 @@ impl Reached {
 /// Names by which the shell's host may be reached: what ssh makes of it, else as the user wrote it.
 fn hosts_of(shell: &crate::net::RemoteShell, address: &Address) -> Vec<String> {
     let Address::Shell { user, host, .. } = address else { return Vec::new() };
-    let by_ssh: Option<String> = None;
-    let _ = (shell, user);
+    let by_ssh = crate::net::ssh_hostname(shell, user.as_deref(), host);
     by_ssh.or_else(|| String::from_utf8(host.clone()).ok()).into_iter().collect()
 }
 
@@ -355,8 +386,25 @@ fn refuse_one_place(setup: &Setup) -> Result<(), SyncError> {
     Ok(())
 }
 
+/// A session with at least one end far away. The totals of the far side, or of both.
+pub(super) fn run(
+    session: &Arc<Session>,
+    ends: &super::Ends<'_>,
+    arguments: &[Vec<u8>],
+    destination: Option<&[u8]>,
+    how: &Connect,
+    watch: &Stopwatch,
+) -> Result<Stats, SyncError> {
+    match ends {
+        super::Ends::Push(address) => push(session, arguments, address, how, watch),
+        super::Ends::Pull(address) => pull(session, arguments, address, destination, how, watch),
+        super::Ends::Between(source, address) => between::run(session, arguments, source, address, how, watch),
+        super::Ends::Here => Err(SyncError::usage("no host is named")),
+    }
+}
+
 /// Sources here, destination there. The far side's totals.
-pub(super) fn push(
+fn push(
     session: &Arc<Session>,
     arguments: &[Vec<u8>],
     destination: &Address,
@@ -370,7 +418,7 @@ pub(super) fn push(
 }
 
 /// Sources there, destination here (`None` only lists). The far side's totals.
-pub(super) fn pull(
+fn pull(
     session: &Arc<Session>,
     arguments: &[Vec<u8>],
     source: &Address,

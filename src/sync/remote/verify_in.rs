@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
+use super::Part;
 use super::intake::sources_message;
 use super::pump::{CutOnDrop, Ends, Line, read_message, write_all};
 use super::session_end::{self, SessionEnd};
-use super::Part;
 use crate::limits;
 use crate::model::{Kind, Outcome, PieceId, Stats};
 use crate::monitor::{Counters, Phase};
@@ -42,7 +42,7 @@ pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stat
         Ok((target, root))
     });
     let (target, root) = prepared.map_err(|error| part.give_up(error))?;
-    let Part { session, ends: Ends { reader, writer, cut }, watch, relay, .. } = part;
+    let Part { session, ends: Ends { reader, writer, cut }, watch, relay, traffic, .. } = part;
     let intake = Arc::new(VerifyIntake {
         session: Arc::clone(session),
         line: line.clone(),
@@ -97,6 +97,7 @@ pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stat
         } else if session.stop.requested() {
             line.say(&Message::Stop);
         }
+        traffic.note(session);
         line.say(&Message::Done(Box::new(session.stats())));
         if !session.has_failed() {
             peer = intake.end.wait(session, &line, false);

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 
-use super::links;
+use super::links::{self, Link};
 use super::sources::{Layer, Named, Sources};
 use crate::fs::{self, Dir, NameList, Target};
 use crate::limits;
@@ -467,7 +467,7 @@ impl Walk {
         let mut link_target = None;
         let mut followed = false;
         if metadata.kind == Kind::Symlink {
-            match self.link(dir, name, path, leads_further) {
+            match links::look(dir, name, path, leads_further, &options.links) {
                 Ok(Link::Target(target)) => link_target = Some(target),
                 Ok(Link::Followed(target)) => {
                     metadata = target;
@@ -632,29 +632,6 @@ impl Walk {
         HardLink { group }
     }
 
-    fn link(&self, dir: &Arc<Dir>, name: &Name, path: &RelPath, leads_further: bool) -> io::Result<Link> {
-        let policy = &self.session.options.links;
-        if policy.follow_all || leads_further {
-            return dir.stat_following(name).map(Link::Followed);
-        }
-        if policy.follow_dirs {
-            match dir.stat_following(name) {
-                Ok(metadata) if metadata.kind == Kind::Dir => return Ok(Link::Followed(metadata)),
-                // Whether it is a directory must not even be told.
-                Err(error) if fs::is_confined(&error) => return Err(error),
-                _ => {}
-            }
-        }
-        if !policy.copy_as_links && !policy.follow_unsafe {
-            return Ok(Link::Ignored);
-        }
-        let target = dir.read_link(name)?;
-        if policy.follow_unsafe && links::is_unsafe(&target, path.as_bytes()) {
-            return dir.stat_following(name).map(Link::Followed);
-        }
-        Ok(Link::Target(target.into()))
-    }
-
     /// A directory's merge file, from the first layer that has it.
     fn read_merge(
         &self,
@@ -711,13 +688,6 @@ impl Walk {
             self.session.io_problem(ProblemKind::Source, operation, shown, error);
         }
     }
-}
-
-enum Link {
-    Target(Box<[u8]>),
-    Followed(Metadata),
-    /// Links are not copied: the receiver says so.
-    Ignored,
 }
 
 struct Names {

@@ -42,7 +42,7 @@ impl PieceSink for Sink {
 }
 
 /// Compares, or with `destination: None` takes the source's digest.
-pub(super) fn run(
+pub(in crate::sync) fn run(
     session: &Arc<Session>,
     arguments: &[Vec<u8>],
     destination: Option<&[u8]>,

@@ -17,6 +17,8 @@ mod verifier;
 use std::sync::Arc;
 
 pub(super) use self::contents::FileCheck;
+#[cfg(test)]
+pub(super) use self::local::run as local_run;
 pub(super) use self::target::Target;
 pub(super) use self::verifier::{SourceSide, Verifier};
 use super::clock::Stopwatch;
@@ -85,24 +87,9 @@ pub fn verify(request: &VerifyRequest, monitor: Arc<dyn Monitor>, stop: &StopFla
     let destination = request.destination.as_ref();
     let far_stats = match super::ends(&request.sources, destination)? {
         Ends::Here => local::run(&session, &paths, destination.map(Address::path), &watch),
-        Ends::Push(address) => remote::push(&session, &paths, address, &request.connect, &watch),
-        Ends::Pull(address) => {
-            remote::pull(&session, &paths, address, destination.map(Address::path), &request.connect, &watch)
-        }
+        ends => remote::run(&session, &ends, &paths, destination.map(Address::path), &request.connect, &watch),
     };
-    let interrupted = stop.requested();
-    if let Some(error) = session.take_error()
-        && !interrupted
-    {
-        return Err(error);
-    }
-    let mut stats = session.stats();
-    match far_stats {
-        Ok(far) => stats.merge(&far),
-        Err(_) if interrupted => {}
-        Err(error) => return Err(error),
-    }
-    let outcome = if interrupted { Outcome::Interrupted } else { stats.outcome() };
+    let (stats, outcome) = super::conclude(&session, far_stats)?;
     let is_complete = outcome == Outcome::Complete;
     let tree_digest = session.tree_digest.get().copied().filter(|_| is_complete);
     if is_complete && tree_digest.is_none() {

@@ -8,7 +8,7 @@ use crate::fs::NameList;
 use crate::model::{Digest, ListedEntry, Name, Piece, RelPath};
 use crate::plan::filter::DirFilter;
 use crate::sync::held::HeldDir;
-use crate::sync::receiver::Arrived;
+use crate::sync::receiver::{Account, Arrived, Charge};
 
 /// What the destination has for a directory of the source.
 #[derive(Debug)]
@@ -46,6 +46,7 @@ pub(super) struct Node {
     pub(super) is_missing: AtomicBool,
     /// Unfinished parts: the listing itself, pieces, child directories.
     pending: AtomicUsize,
+    _charge: Charge,
 }
 
 impl Node {
@@ -55,7 +56,10 @@ impl Node {
         name: Option<(Name, Slot)>,
         dir: Option<HeldDir>,
         head: Vec<u8>,
+        account: &Account,
     ) -> Arc<Node> {
+        // The path is kept by the directory's handle too, the name twice; the rest is what maps and sequences add.
+        let heap = 3 * path.as_bytes().len() + head.len() + 160;
         let place = if dir.is_some() { Place::Unknown(Vec::new()) } else { Place::Alone };
         Arc::new(Node {
             path,
@@ -70,6 +74,7 @@ impl Node {
             occupied: AtomicBool::new(false),
             is_missing: AtomicBool::new(false),
             pending: AtomicUsize::new(1),
+            _charge: account.charge(size_of::<Node>() + heap),
         })
     }
 

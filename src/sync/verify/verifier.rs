@@ -17,13 +17,14 @@ use super::links::LinkBook;
 use super::node::{Node, PieceWork, Place};
 use super::target::Target;
 use crate::fs::{self, NameList};
+use crate::limits;
 use crate::model::{Digest, DirId, Entry, Kind, ListedEntry, Name, Operation, PieceId, Problem, ProblemKind, RelPath};
 use crate::monitor::Counters;
 use crate::plan::compare;
 use crate::plan::mode::{NewEntryDefaults, source_mode};
 use crate::plan::options::{QuickCheck, SyncOptions};
 use crate::sync::held::{HandleBudget, HeldDir, Reach};
-use crate::sync::receiver::{Arrived, IDLE_LOOK, Owners};
+use crate::sync::receiver::{Account, Arrived, IDLE_LOOK, Owners};
 use crate::sync::sender::links::is_unsafe;
 use crate::sync::session::Session;
 
@@ -60,6 +61,7 @@ pub(in crate::sync) struct Verifier {
     links: LinkBook,
     groups: LinkGroups,
     nodes: Mutex<HashMap<DirId, Arc<Node>>>,
+    account: Account,
     /// Closed when everything is settled, which ends the workers.
     queue: Mutex<Option<Outbox<Work>>>,
     inbox: Inbox<Work>,
@@ -86,11 +88,12 @@ impl Verifier {
             append_verify: false,
             ..session.options.clone()
         };
+        let account = Account::new(limits::UNFINISHED_COMPARED_BYTES_MAX);
         let root_is_above = root_entry.is_none();
         let head =
             root_entry.as_ref().map_or_else(bare_head, |listed| record_head(&listed.entry, &session.options.preserve));
         let dir = target.as_ref().map(|target| HeldDir::at_root(Arc::clone(&target.dir), Arc::clone(budget)));
-        let root = Node::new(RelPath::root(), None, None, dir, head);
+        let root = Node::new(RelPath::root(), None, None, dir, head, &account);
         if target.is_some() {
             root.settle_place(Place::There);
         }
@@ -107,6 +110,7 @@ impl Verifier {
             links: LinkBook::default(),
             groups: LinkGroups::default(),
             nodes: Mutex::new(HashMap::from([(DirId::ROOT, root)])),
+            account,
             queue: Mutex::new(Some(queue)),
             inbox,
             finished: Mutex::new(false),
@@ -138,6 +142,14 @@ impl Verifier {
             }
             node
         };
+        let excess = |what| Err(crate::wire::FlowError::Excess { what });
+        let within = match self.account.is_overdrawn() {
+            true => excess("directories that stay unfinished"),
+            false => self.owners.check(),
+        };
+        if let Err(error) = within {
+            self.session.fail(error.into());
+        }
         if piece.after.is_none() && !piece.merge_files.is_empty() {
             let _first_piece_only = node.merge_files.set(piece.merge_files.clone());
         }
@@ -169,7 +181,14 @@ impl Verifier {
         let name = &listed.entry.name;
         let dir = parent.dir.as_ref().map(|dir| dir.child(name, Reach::Strict));
         let head = record_head(&listed.entry, &self.session.options.preserve);
-        Node::new(parent.path.join(name), Some(Arc::clone(parent)), Some((name.clone(), slot)), dir, head)
+        Node::new(
+            parent.path.join(name),
+            Some(Arc::clone(parent)),
+            Some((name.clone(), slot)),
+            dir,
+            head,
+            &self.account,
+        )
     }
 
     /// Compares until everything is settled or the run ends.
@@ -640,5 +659,5 @@ impl Verifier {
 
 /// Whether a name of the destination does not exist for the session, by the rules of a module.
 fn hides(node: &Node, name: &Name, is_dir: bool) -> bool {
-    node.dir.as_ref().is_some_and(|dir| dir.get().map_or(true, |dir| dir.hides(name, is_dir)))
+    node.dir.as_ref().is_some_and(|dir| dir.get().is_ok_and(|dir| dir.hides(name, is_dir)))
 }

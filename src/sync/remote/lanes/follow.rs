@@ -119,7 +119,8 @@ impl Follow {
                 keeper.say(LaneWord::Listening { key, session: pass.session, port: 0, addresses: Vec::new() });
                 let opening = self.opening(keeper, &pass, on_lane);
                 let door = LaneDoor::new(&opening);
-                while door.opened() < usize::from(lanes_max(pass.lanes)) && !is_closed() && clock::instant() < deadline {
+                while door.opened() < usize::from(lanes_max(pass.lanes)) && !is_closed() && clock::instant() < deadline
+                {
                     if let Some(stream) = source.next(deadline.min(clock::after(Duration::from_millis(50)))) {
                         door.admit(stream, false, deadline);
                     }

@@ -35,7 +35,9 @@ impl Lead {
         match self.wish.transport {
             Transport::Direct => keeper.session.fail(SyncError::NoLanes { reason }),
             _ if self.daemon_port.is_some() => {
-                keeper.session.notice(format!("no further connections to the daemon, one carries everything: {reason}"));
+                keeper
+                    .session
+                    .notice(format!("no further connections to the daemon, one carries everything: {reason}"));
             }
             _ => keeper.session.notice(format!(
                 "no direct connection to the other host, the remote shell carries everything: {reason} \
@@ -44,7 +46,8 @@ impl Lead {
         }
     }
 
-    fn limit(&self) -> Duration {
+    /// How long one direction is tried.
+    pub(super) fn limit(&self) -> Duration {
         limits::ms(match self.wish.transport {
             Transport::Direct => limits::AUTHENTICATION_TIMEOUT_MS,
             _ => limits::LANE_CONNECT_TIMEOUT_MS,
@@ -90,13 +93,8 @@ impl Lead {
                     }
                 }
                 let port = if port == 0 { self.daemon_port.unwrap_or_default() } else { port };
-                let opening = Opening {
-                    pass: &pass,
-                    over: &keeper.over,
-                    cut: &keeper.cut,
-                    timeout: self.timeout,
-                    on_lane,
-                };
+                let opening =
+                    Opening { pass: &pass, over: &keeper.over, cut: &keeper.cut, timeout: self.timeout, on_lane };
                 let opened = opening.connect(&addresses, port, self.limit());
                 keeper.say(LaneWord::Close);
                 opened.map(|_| ())
@@ -130,8 +128,7 @@ impl Lead {
             }
             answer.is_some() || keeper.is_over()
         };
-        let opening =
-            Opening { pass: &pass, over: &keeper.over, cut: &keeper.cut, timeout: self.timeout, on_lane };
+        let opening = Opening { pass: &pass, over: &keeper.over, cut: &keeper.cut, timeout: self.timeout, on_lane };
         let deadline = clock::after(self.limit() + limits::ms(limits::LANE_ANSWER_TIMEOUT_MS));
         let opened = opening.listen(&listener, deadline, &is_closed);
         if opened > 0 {

@@ -4,6 +4,7 @@
 //! Whoever listens does so only until the lanes are there, and takes only who owns the key that the control lane told
 //! it and shows the token, once a lane.
 
+mod broker;
 mod follow;
 mod lead;
 mod open;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
+pub(super) use self::broker::{Party, broker};
 pub(super) use self::follow::Follow;
 pub(in crate::sync) use self::follow::{Door, LaneSource};
 pub(super) use self::lead::Lead;
@@ -82,7 +84,9 @@ impl LaneDesk {
     /// Hands a word on to the keeper. Never waits.
     pub(super) fn hear(&self, word: LaneWord) -> Result<(), SyncError> {
         match self.words.try_send(word) {
-            Err(crossbeam_channel::TrySendError::Full(_)) => Err(FlowError::Excess { what: "words about lanes" }.into()),
+            Err(crossbeam_channel::TrySendError::Full(_)) => {
+                Err(FlowError::Excess { what: "words about lanes" }.into())
+            }
             // The keeper has ended: lanes are there, or will not be.
             Ok(()) | Err(crossbeam_channel::TrySendError::Disconnected(_)) => Ok(()),
         }
