@@ -18,8 +18,8 @@ pub use handshake::{
     agree,
 };
 pub use message::{
-    FRAME_HEADER_BYTES, FarRole, FrameHeader, LaneWord, ListingEnd, Message, MessageKind, ModuleLine, NearPlaces, Setup,
-    SetupPaths, Transport, Want, WantMode, encode_listing,
+    FRAME_HEADER_BYTES, FarRole, FrameHeader, LaneWord, ListingEnd, Message, MessageKind, ModuleLine, NearPlaces,
+    Setup, SetupPaths, Transport, Want, WantMode, encode_listing,
 };
 
 #[cfg(test)]
