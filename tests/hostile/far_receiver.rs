@@ -230,8 +230,7 @@ fn content_that_expands() {
     }
     assert!(answers > 0, "nothing was asked for");
     let ended = far.hang_up();
-    ended.within(MIB_MAX);
-    assert!(!ended.stderr.contains("panicked") && ended.code < 126, "{ended:?}");
+    ended.in_order(MIB_MAX);
     place.is_untouched();
 }
 
@@ -274,7 +273,6 @@ fn garbage_after_the_end() {
     far.raw(&listing_of(&[b"../canary/file"], 5));
     far.raw(&[0xff; 4096]);
     let ended = far.hang_up();
-    assert!(!ended.stderr.contains("panicked") && ended.code < 126, "{ended:?}");
-    ended.within(MIB_MAX);
+    ended.in_order(MIB_MAX);
     place.is_untouched();
 }

@@ -17,7 +17,8 @@ use crate::plan::options::{
     AltDestKind, AltDests, Backup, Compression, ItemReport, QuickCheck, Recursion, SyncOptions,
 };
 use crate::wire::{
-    Content, DataRecord, Encoding, Failure, FarRole, FileKey, ListingEnd, Message, Setup, SetupPaths, Want, WantMode,
+    Content, DataRecord, Encoding, Failure, FarRole, FileKey, LaneWord, ListingEnd, Message, ModuleLine, NearPlaces,
+    SessionId, Setup, SetupPaths, Transport, Want, WantMode,
 };
 
 /// Bytes that may be a name, short or as long as names get.
@@ -321,16 +322,61 @@ pub(super) fn filters() -> FilterRules {
 }
 
 fn setup() -> impl Strategy<Value = Setup> {
-    (any::<(bool, bool, bool)>(), vec(vec(any::<u8>(), 0..30), 0..3), options()).prop_map(
-        |((sends, verify, content_only), paths, options)| Setup {
-            near: None,
+    let near = (".{0,40}", vec(any::<(u32, u32, u64)>(), 0..3))
+        .prop_map(|(boot_id, directories)| NearPlaces { boot_id, directories });
+    let transport = prop::sample::select(vec![Transport::Auto, Transport::Direct, Transport::Shell]);
+    let where_to = (prop::option::of(".{0,20}"), transport, prop::option::of(near));
+    (any::<(bool, bool, bool)>(), vec(vec(any::<u8>(), 0..30), 0..3), where_to, options()).prop_map(
+        |((sends, verify, content_only), paths, (module, transport, near), options)| Setup {
             role: if sends { FarRole::Sender } else { FarRole::Receiver },
             paths: SetupPaths { sources: paths.clone(), paths },
+            module,
             options,
+            transport,
             verify,
             content_only,
+            near,
         },
     )
+}
+
+fn lane_word() -> impl Strategy<Value = LaneWord> {
+    let addresses = || vec(".{0,20}", 0..4);
+    let secrets = || (any::<[u8; 32]>(), any::<[u8; 32]>(), any::<[u8; 16]>());
+    prop_oneof![
+        (secrets(), any::<Option<(u16, u16)>>(), any::<u8>()).prop_map(|((peer_key, token, session), ports, lanes)| {
+            LaneWord::Listen { peer_key, token, session: SessionId(session), ports, lanes }
+        }),
+        (any::<[u8; 32]>(), any::<[u8; 16]>(), any::<u16>(), addresses()).prop_map(
+            |(key, session, port, addresses)| {
+                LaneWord::Listening { key, session: SessionId(session), port, addresses }
+            }
+        ),
+        (secrets(), any::<(u16, bool, Option<u8>, u32)>(), addresses()).prop_map(
+            |((peer_key, token, session), (port, to_client, lanes, limit_ms), addresses)| LaneWord::Connect {
+                peer_key,
+                token,
+                session: SessionId(session),
+                port,
+                addresses,
+                to_client,
+                lanes,
+                limit_ms,
+            }
+        ),
+        any::<u8>().prop_map(|lanes| LaneWord::Opened { lanes }),
+        ".{0,40}".prop_map(|reason| LaneWord::Failed { reason }),
+        Just(LaneWord::Close),
+    ]
+}
+
+fn module_line() -> impl Strategy<Value = ModuleLine> {
+    (".{0,20}", ".{0,40}", any::<(bool, bool)>()).prop_map(|(name, comment, (may_read, may_write))| ModuleLine {
+        name,
+        comment,
+        may_read,
+        may_write,
+    })
 }
 
 fn owners() -> impl Strategy<Value = Vec<(u32, Vec<u8>)>> {
@@ -357,7 +403,7 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
     );
     prop_oneof![
         setup().prop_map(|setup| Message::Setup(Box::new(setup))),
-        Just(Message::Ready),
+        any::<Option<[u8; 32]>>().prop_map(|lane_key| Message::Ready { lane_key }),
         (".{0,40}", ".{0,40}", any::<bool>()).prop_map(|(text, hint, timed_out)| Message::Fatal {
             text,
             hint,
@@ -382,6 +428,10 @@ pub(super) fn message() -> impl Strategy<Value = Message> {
         Just(Message::Heartbeat),
         digest().prop_map(Message::TreeDigest),
         (vec(vec(any::<u8>(), 0..40), 0..5), any::<bool>()).prop_map(|(paths, last)| Message::Paths { paths, last }),
+        lane_word().prop_map(Message::Lane),
+        any::<([u8; 32], u8)>().prop_map(|(token, number)| Message::LaneHello { token, number }),
+        Just(Message::LaneWelcome),
+        vec(module_line(), 0..4).prop_map(Message::Modules),
     ]
 }
 
@@ -394,7 +444,9 @@ pub(super) struct Parts {
     digest: Digest,
     flag: bool,
     encoding: Encoding,
+    attempt: u8,
     index: u64,
+    segments: u64,
     decoded_bytes: u32,
     errno: i32,
     bytes: Vec<u8>,
@@ -402,20 +454,21 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn record(&self) -> DataRecord<'_> {
-        let Parts { content, digest, flag: live, encoding, index, decoded_bytes, .. } = *self;
+        let Parts { content, digest, flag: live, encoding, attempt, index, segments, decoded_bytes, errno, .. } = *self;
         let bytes = &self.bytes[..];
+        let failed = |failure| DataRecord::Failed { segments, failure, errno, text: bytes };
         match self.code {
-            0 => DataRecord::Small { content, digest, live, encoding, bytes },
-            1 => DataRecord::Begin { content },
-            2 => DataRecord::Segment { index, digest, encoding, bytes },
-            3 => DataRecord::ZeroSegment { index },
-            4 => DataRecord::Patch { index, digest, encoding, decoded_bytes, bytes },
-            5 => DataRecord::End { digest, live },
-            6 => DataRecord::Same { content },
+            0 => DataRecord::Small { content, digest, live, segments, encoding, bytes },
+            1 => DataRecord::Begin { attempt, content },
+            2 => DataRecord::Segment { attempt, index, digest, encoding, bytes },
+            3 => DataRecord::ZeroSegment { attempt, index },
+            4 => DataRecord::Patch { attempt, index, digest, encoding, decoded_bytes, bytes },
+            5 => DataRecord::End { attempt, digest, live, segments },
+            6 => DataRecord::Same { content, segments },
             7 => DataRecord::Digest { digest },
-            8 => DataRecord::Failed { failure: Failure::Vanished, errno: self.errno, text: bytes },
-            9 => DataRecord::Failed { failure: Failure::Changed, errno: self.errno, text: bytes },
-            _ => DataRecord::Failed { failure: Failure::Unreadable, errno: self.errno, text: bytes },
+            8 => failed(Failure::Vanished),
+            9 => failed(Failure::Changed),
+            _ => failed(Failure::Unreadable),
         }
     }
 }
@@ -424,16 +477,21 @@ pub(super) fn parts() -> impl Strategy<Value = Parts> {
     let content = (0..=i64::MAX as u64, timestamp(), 0..=0o7777u32, any::<u32>(), any::<u32>())
         .prop_map(|(size, mtime, mode, uid, gid)| Content { size, mtime, mode, uid, gid });
     let encoding = prop::sample::select(vec![Encoding::Raw, Encoding::Zstd, Encoding::Lz4]);
-    let numbers = (0..=i64::MAX as u64 / limits::SEGMENT_BYTES, 0..=limits::FRAME_BYTES_MAX as u32, any::<i32>());
-    (file_key(), 0..11u8, content, digest(), any::<bool>(), encoding, numbers, vec(any::<u8>(), 0..200)).prop_map(
-        |(key, code, content, digest, flag, encoding, (index, decoded_bytes, errno), bytes)| Parts {
+    let segments = 0..=limits::CHANGED_FILE_READS_MAX as u64 * (i64::MAX as u64 / limits::SEGMENT_BYTES + 1);
+    let which = (0..limits::CHANGED_FILE_READS_MAX as u8, 0..=i64::MAX as u64 / limits::SEGMENT_BYTES, segments);
+    let numbers = (0..=limits::FRAME_BYTES_MAX as u32, any::<i32>());
+    let bytes = vec(any::<u8>(), 0..200);
+    (file_key(), 0..11u8, content, digest(), any::<bool>(), encoding, (which, numbers), bytes).prop_map(
+        |(key, code, content, digest, flag, encoding, (which, (decoded_bytes, errno)), bytes)| Parts {
             key,
             code,
             content,
             digest,
             flag,
             encoding,
-            index,
+            attempt: which.0,
+            index: which.1,
+            segments: which.2,
             decoded_bytes,
             errno,
             bytes,

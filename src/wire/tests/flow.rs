@@ -72,6 +72,11 @@ fn unexpected<T>(what: &'static str) -> Result<T, FlowError> {
     Err(FlowError::Unexpected { what })
 }
 
+/// Limits of which only some matter.
+pub(super) fn limited(entries: u64, wants: usize, large_wants: usize, wanted_bytes: u64) -> FlowLimits {
+    FlowLimits { entries, wants, large_wants, wanted_bytes, directories: 1000, early_end_bytes: 1000 }
+}
+
 #[test]
 fn a_sender_takes_wants_of_open_files_once() {
     let mut flow = SenderFlow::new();
@@ -99,7 +104,7 @@ fn a_sender_takes_wants_of_open_files_once() {
 
 #[test]
 fn a_sender_lists_against_credit_and_refuses_too_many_wants() {
-    let mut flow = SenderFlow::within(FlowLimits { entries: 10, wants: 3, large_wants: 1, wanted_bytes: 0 });
+    let mut flow = SenderFlow::within(limited(10, 3, 1, 0));
     let mut first = piece(0, vec![file(b"a"), file(b"b"), file(b"c"), file(b"d")]);
     assert!(flow.reserve(4));
     flow.open(&mut first);
@@ -110,13 +115,13 @@ fn a_sender_lists_against_credit_and_refuses_too_many_wants() {
     assert!(flow.reserve(4));
     assert!(!flow.reserve(0));
 
-    let mut flow = SenderFlow::within(FlowLimits { entries: 10, wants: 3, large_wants: 1, wanted_bytes: 0 });
+    let mut flow = SenderFlow::within(limited(10, 3, 1, 0));
     assert!(flow.reserve(4));
     flow.open(&mut first);
     assert_eq!(flow.on_wants(first.id, &[want(0), want(1), want(2)]), Ok(()));
     assert_eq!(flow.on_wants(first.id, &[want(3)]), Err(FlowError::Excess { what: "wants" }));
     // Answers count even when their piece is released.
-    let mut flow = SenderFlow::within(FlowLimits { entries: 20, wants: 3, large_wants: 1, wanted_bytes: 0 });
+    let mut flow = SenderFlow::within(limited(20, 3, 1, 0));
     let mut second = first.clone();
     for piece in [&mut first, &mut second] {
         assert!(flow.reserve(4));
@@ -192,7 +197,7 @@ fn a_receiver_refuses_pieces_that_do_not_fit() {
 
 #[test]
 fn a_receiver_bounds_what_is_listed_and_how_deep() {
-    let mut flow = ReceiverFlow::within(FlowLimits { entries: 5, wants: 8, large_wants: 2, wanted_bytes: 100 });
+    let mut flow = ReceiverFlow::within(limited(5, 8, 2, 100));
     let some = |id: u64, names: &[&[u8]], after: Option<&[u8]>| Piece {
         last: false,
         after: after.map(|name| Name::new(name).unwrap()),
@@ -219,7 +224,7 @@ fn a_receiver_bounds_what_is_listed_and_how_deep() {
 
 #[test]
 fn a_receiver_keeps_to_its_wants() {
-    let mut flow = ReceiverFlow::within(FlowLimits { entries: 100, wants: 8, large_wants: 2, wanted_bytes: 100 });
+    let mut flow = ReceiverFlow::within(limited(100, 8, 2, 100));
     // Two may be open however large they are.
     assert!(flow.may_want(1000));
     flow.want(key(0), &WantMode::Whole, 60);
@@ -228,7 +233,7 @@ fn a_receiver_keeps_to_its_wants() {
     assert!(flow.may_want(10));
     assert!(!flow.may_want(11));
     assert!(!flow.may_want(u64::MAX));
-    let failed = DataRecord::Failed { failure: Failure::Vanished, errno: 2, text: b"" };
+    let failed = DataRecord::Failed { segments: 0, failure: Failure::Vanished, errno: 2, text: b"" };
     assert_eq!(flow.on_record(key(0), &failed), Ok(true));
     flow.want(key(2), &WantMode::Whole, u64::MAX);
     assert!(!flow.may_want(0));
@@ -243,75 +248,295 @@ fn a_receiver_keeps_to_its_wants() {
 }
 
 #[test]
-fn records_fit_what_was_wanted() {
-    let segment = limits::SEGMENT_BYTES;
-    let small = |size| DataRecord::Small {
+fn a_receiver_bounds_directories() {
+    let limits = FlowLimits { directories: 3, ..limited(1000, 8, 2, 100) };
+    let mut flow = ReceiverFlow::within(limits);
+    let children = |names: &[&[u8]]| names.iter().map(|name| dir(name)).collect::<Vec<_>>();
+    // The root goes as its last piece comes.
+    assert_eq!(flow.on_piece(&piece(0, children(&[b"a", b"b", b"c"]))), Ok(()));
+    let next = |id: u64, dir: u64, names: &[&[u8]], last: bool| Piece {
+        dir: DirId(dir),
+        first_child: DirId(4),
+        last,
+        ..piece(id, children(names))
+    };
+    assert_eq!(flow.on_piece(&next(1, 2, &[b"d"], true)), Ok(()));
+    let excess = |what| Err(FlowError::Excess { what });
+    let more = Piece { first_child: DirId(5), ..next(2, 1, &[b"e"], false) };
+    assert_eq!(flow.on_piece(&more), excess("directories"));
+
+    let mut flow = ReceiverFlow::new();
+    let names: Vec<Vec<u8>> = (0..1000).map(|number| format!("{number:03}").into_bytes()).collect();
+    flow.on_piece(&piece(0, names.iter().map(|name| dir(name)).collect())).unwrap();
+    let begin = |number: u64| Piece { last: false, dir: DirId(number), ..piece(number, vec![file(b"x")]) };
+    let begun_max = limits::DIRECTORIES_BEGUN_MAX as u64;
+    for number in 1..=begun_max {
+        assert_eq!(flow.on_piece(&begin(number)), Ok(()));
+    }
+    assert_eq!(flow.on_piece(&begin(begun_max + 1)), excess("directories at once"));
+    assert!(limits::DIRECTORIES_BEGUN_MAX > limits::WORKERS_MAX, "every thread of an honest walk may begin one");
+}
+
+/// The sender's book says beforehand what the receiver would refuse.
+#[test]
+fn a_sender_announces_no_more_than_the_receiver_takes() {
+    let limits = FlowLimits { directories: 5, ..limited(1000, 8, 2, 100) };
+    let mut sender = SenderFlow::within(limits);
+    let children = |count: usize| (0..count).map(|number| dir(format!("{number:03}").as_bytes())).collect::<Vec<_>>();
+    let mut said = Vec::new();
+    let mut say = |mut piece: Piece| {
+        assert!(sender.may_announce(&piece));
+        assert!(sender.reserve(piece.entries.len()));
+        sender.open(&mut piece);
+        said.push(piece);
+    };
+    say(Piece { last: false, ..piece(0, children(3)) });
+    say(Piece { after: Some(Name::new(b"002").unwrap()), ..piece(0, vec![dir(b"9"), dir(b"91")]) });
+    say(Piece { dir: DirId(4), ..piece(0, vec![file(b"f")]) });
+    say(Piece { dir: DirId(5), last: false, ..piece(0, children(1)) });
+    // Both ends count alike: what the one would not say, the other would not take.
+    let next =
+        |count, last| Piece { id: PieceId(4), dir: DirId(1), first_child: DirId(7), last, ..piece(0, children(count)) };
+    for (piece, fits) in [(next(1, true), true), (next(1, false), false), (next(2, true), false)] {
+        assert_eq!(sender.may_announce(&piece), fits);
+        let mut receiver = ReceiverFlow::within(limits);
+        said.iter().for_each(|piece| assert_eq!(receiver.on_piece(piece), Ok(())));
+        let refused = Err(FlowError::Excess { what: "directories" });
+        assert_eq!(receiver.on_piece(&piece), if fits { Ok(()) } else { refused });
+    }
+}
+
+const SEGMENT: u64 = limits::SEGMENT_BYTES;
+
+fn small(size: u64, segments: u64) -> DataRecord<'static> {
+    DataRecord::Small {
         content: content(size),
         digest: DIGEST,
         live: false,
+        segments,
         encoding: Encoding::Raw,
         bytes: b"",
-    };
-    let begin = |size| DataRecord::Begin { content: content(size) };
-    let part = |index| DataRecord::Segment { index, digest: DIGEST, encoding: Encoding::Raw, bytes: b"" };
-    let zeros = |index| DataRecord::ZeroSegment { index };
-    let patch =
-        |index| DataRecord::Patch { index, digest: DIGEST, encoding: Encoding::Raw, decoded_bytes: 0, bytes: b"" };
-    let end = DataRecord::End { digest: DIGEST, live: false };
-    let same = DataRecord::Same { content: content(1) };
-    let digest = DataRecord::Digest { digest: DIGEST };
-    let delta = |digest| WantMode::Delta { basis_bytes: 1 << 20, block_bytes: 4096, digest, same_offset_only: false };
-    /// Says records of one want, all of which but the last have to be fine; the last one's verdict.
-    fn say(mode: &WantMode, records: &[DataRecord<'_>]) -> Result<bool, FlowError> {
-        let mut flow = ReceiverFlow::new();
-        flow.want(key(5), mode, 1);
-        let (last, first) = records.split_last().unwrap();
-        for record in first {
-            assert_eq!(flow.on_record(key(5), record), Ok(false));
-        }
-        let verdict = flow.on_record(key(5), last);
-        // Settled is settled: nothing follows.
-        if verdict == Ok(true) {
-            let closed = Err(FlowError::NotOpen { what: "file", number: 5 });
-            assert_eq!(flow.on_record(key(5), last), closed);
-            assert_eq!(flow.outstanding_wants(), 0);
-        }
-        verdict
     }
+}
+
+fn begin(attempt: u8, size: u64) -> DataRecord<'static> {
+    DataRecord::Begin { attempt, content: content(size) }
+}
+
+fn part(attempt: u8, index: u64) -> DataRecord<'static> {
+    DataRecord::Segment { attempt, index, digest: DIGEST, encoding: Encoding::Raw, bytes: b"" }
+}
+
+fn zeros(attempt: u8, index: u64) -> DataRecord<'static> {
+    DataRecord::ZeroSegment { attempt, index }
+}
+
+fn patch(attempt: u8, index: u64) -> DataRecord<'static> {
+    DataRecord::Patch { attempt, index, digest: DIGEST, encoding: Encoding::Raw, decoded_bytes: 0, bytes: b"" }
+}
+
+fn end(attempt: u8, segments: u64) -> DataRecord<'static> {
+    DataRecord::End { attempt, digest: DIGEST, live: false, segments }
+}
+
+fn same(segments: u64) -> DataRecord<'static> {
+    DataRecord::Same { content: content(1), segments }
+}
+
+fn failed(segments: u64) -> DataRecord<'static> {
+    DataRecord::Failed { segments, failure: Failure::Changed, errno: 0, text: b"" }
+}
+
+fn delta(digest: Option<Digest>) -> WantMode {
+    WantMode::Delta { basis_bytes: 1 << 20, block_bytes: 4096, digest, same_offset_only: false }
+}
+
+/// Takes a record, and works on it at once where it is a segment; whether that settled the file.
+fn take(flow: &mut ReceiverFlow, record: &DataRecord<'_>) -> Result<bool, FlowError> {
+    let settled = flow.on_record(key(5), record)?;
+    let is_segment = record.settles().is_none() && !matches!(record, DataRecord::Begin { .. });
+    assert!(!(is_segment && settled), "a segment settles nothing before it is worked on");
+    Ok(settled || is_segment && flow.segment_done(key(5)))
+}
+
+/// Says records of one want, all of which but the last have to be fine; the last one's verdict.
+fn say(mode: &WantMode, records: &[DataRecord<'_>]) -> Result<bool, FlowError> {
+    let mut flow = ReceiverFlow::new();
+    flow.want(key(5), mode, 1);
+    let (last, first) = records.split_last().unwrap();
+    for record in first {
+        assert_eq!(take(&mut flow, record), Ok(false), "{record:?}");
+    }
+    let verdict = take(&mut flow, last);
+    // Settled is settled: nothing follows.
+    if verdict == Ok(true) {
+        let closed = Err(FlowError::NotOpen { what: "file", number: 5 });
+        assert_eq!(flow.on_record(key(5), last), closed);
+        assert!(!flow.segment_done(key(5)));
+        assert_eq!(flow.outstanding_wants(), 0);
+    }
+    verdict
+}
+
+#[test]
+fn records_fit_what_was_wanted() {
+    let digest = DataRecord::Digest { digest: DIGEST };
     let wrong = || unexpected("record");
     let whole = WantMode::Whole;
-    assert_eq!(say(&whole, &[small(0)]), Ok(true));
-    assert_eq!(say(&whole, &[small(limits::SMALL_FILE_BYTES_MAX)]), Ok(true));
-    assert_eq!(say(&whole, &[small(limits::SMALL_FILE_BYTES_MAX + 1)]), wrong());
-    assert_eq!(say(&whole, &[part(0)]), wrong());
-    assert_eq!(say(&whole, &[zeros(0)]), wrong());
-    assert_eq!(say(&whole, std::slice::from_ref(&end)), wrong());
-    assert_eq!(say(&whole, &[begin(2 * segment), zeros(0), part(1), end.clone()]), Ok(true));
-    assert_eq!(say(&whole, &[begin(2 * segment), part(2)]), wrong());
-    assert_eq!(say(&whole, &[begin(2 * segment + 1), part(2)]), Ok(false));
-    assert_eq!(say(&whole, &[begin(0), zeros(0)]), wrong());
-    // Read again: the new length counts.
-    assert_eq!(say(&whole, &[begin(3 * segment), part(2), begin(segment), part(1)]), wrong());
-    assert_eq!(say(&whole, &[begin(3 * segment), part(0), small(10)]), Ok(true));
-    assert_eq!(say(&whole, &[begin(segment), patch(0)]), wrong());
-    assert_eq!(say(&whole, std::slice::from_ref(&same)), wrong());
+    assert_eq!(say(&whole, &[small(0, 0)]), Ok(true));
+    assert_eq!(say(&whole, &[small(limits::SMALL_FILE_BYTES_MAX, 0)]), Ok(true));
+    assert_eq!(say(&whole, &[small(limits::SMALL_FILE_BYTES_MAX + 1, 0)]), wrong());
+    assert_eq!(say(&whole, &[part(0, 0)]), wrong());
+    assert_eq!(say(&whole, &[zeros(0, 0)]), wrong());
+    assert_eq!(say(&whole, &[end(0, 0)]), wrong());
+    assert_eq!(say(&whole, &[begin(0, 2 * SEGMENT), zeros(0, 0), part(0, 1), end(0, 2)]), Ok(true));
+    assert_eq!(say(&whole, &[begin(0, 2 * SEGMENT), part(0, 2)]), wrong());
+    assert_eq!(say(&whole, &[begin(0, 2 * SEGMENT + 1), part(0, 2)]), Ok(false));
+    assert_eq!(say(&whole, &[begin(0, 0), zeros(0, 0)]), wrong());
+    assert_eq!(say(&whole, &[begin(0, 0), end(0, 0)]), Ok(true));
+    assert_eq!(say(&whole, &[begin(0, SEGMENT), patch(0, 0)]), wrong());
+    assert_eq!(say(&whole, &[same(0)]), wrong());
     assert_eq!(say(&whole, std::slice::from_ref(&digest)), wrong());
-    assert_eq!(say(&WantMode::IfDiffers(DIGEST), std::slice::from_ref(&same)), Ok(true));
-    assert_eq!(say(&WantMode::IfDiffers(DIGEST), &[small(5)]), Ok(true));
+    assert_eq!(say(&WantMode::IfDiffers(DIGEST), &[same(0)]), Ok(true));
+    assert_eq!(say(&WantMode::IfDiffers(DIGEST), &[small(5, 0)]), Ok(true));
     assert_eq!(say(&WantMode::Digest, std::slice::from_ref(&digest)), Ok(true));
-    for record in [small(1), begin(1), part(0), zeros(0), patch(0), end.clone(), same.clone()] {
+    for record in [small(1, 0), begin(0, 1), part(0, 0), zeros(0, 0), patch(0, 0), end(0, 0), same(0)] {
         assert_eq!(say(&WantMode::Digest, &[record]), wrong());
     }
-    assert_eq!(say(&delta(None), &[begin(segment), patch(0), end.clone()]), Ok(true));
-    assert_eq!(say(&delta(None), &[patch(0)]), wrong());
-    assert_eq!(say(&delta(None), &[begin(segment), patch(1)]), wrong());
-    assert_eq!(say(&delta(None), std::slice::from_ref(&same)), wrong());
-    assert_eq!(say(&delta(Some(DIGEST)), &[same]), Ok(true));
-    let failed = DataRecord::Failed { failure: Failure::Changed, errno: 0, text: b"" };
+    assert_eq!(say(&delta(None), &[begin(0, SEGMENT), patch(0, 0), end(0, 1)]), Ok(true));
+    assert_eq!(say(&delta(None), &[patch(0, 0)]), wrong());
+    assert_eq!(say(&delta(None), &[begin(0, SEGMENT), patch(0, 1)]), wrong());
+    assert_eq!(say(&delta(None), &[same(0)]), wrong());
+    assert_eq!(say(&delta(Some(DIGEST)), &[same(0)]), Ok(true));
     for mode in [whole, WantMode::IfDiffers(DIGEST), WantMode::Digest, delta(None)] {
-        assert_eq!(say(&mode, std::slice::from_ref(&failed)), Ok(true));
+        assert_eq!(say(&mode, &[failed(0)]), Ok(true));
     }
     assert_eq!(ReceiverFlow::new().on_record(key(3), &digest), Err(FlowError::NotOpen { what: "file", number: 3 }));
+}
+
+#[test]
+fn attempts_are_begun_before_their_segments_and_keep_their_size() {
+    let wrong = || unexpected("record");
+    let whole = WantMode::Whole;
+    // Said again in every frame, with the same number of segments.
+    assert_eq!(say(&whole, &[begin(0, SEGMENT), part(0, 0), begin(0, SEGMENT), end(0, 1)]), Ok(true));
+    assert_eq!(say(&whole, &[begin(0, SEGMENT), begin(0, SEGMENT + 1)]), wrong());
+    assert_eq!(say(&whole, &[begin(0, 3 * SEGMENT), begin(0, 2 * SEGMENT)]), wrong());
+    // Each attempt has a size of its own.
+    assert_eq!(say(&whole, &[begin(0, 3 * SEGMENT), begin(1, SEGMENT), part(0, 2), part(1, 0), end(1, 2)]), Ok(true));
+    assert_eq!(say(&whole, &[begin(0, 3 * SEGMENT), begin(1, SEGMENT), part(1, 1)]), wrong());
+    assert_eq!(say(&whole, &[begin(0, SEGMENT), part(1, 0)]), wrong());
+    assert_eq!(say(&whole, &[begin(0, SEGMENT), zeros(1, 0)]), wrong());
+    assert_eq!(say(&delta(None), &[begin(0, SEGMENT), patch(1, 0)]), wrong());
+    assert_eq!(say(&whole, &[begin(0, SEGMENT), part(0, 0), end(1, 1)]), wrong());
+    // No attempt has to be the first.
+    let last = limits::CHANGED_FILE_READS_MAX as u8 - 1;
+    assert_eq!(say(&whole, &[begin(last, SEGMENT), part(last, 0), end(last, 1)]), Ok(true));
+    for record in [part(last + 1, 0), zeros(u8::MAX, 0), end(last + 1, 0)] {
+        assert_eq!(say(&whole, &[begin(last, SEGMENT), record]), wrong());
+    }
+}
+
+#[test]
+fn a_file_settles_when_all_its_segments_were_worked_on() {
+    let whole = WantMode::Whole;
+    // The end may come first, over another lane.
+    for record in [end(0, 3), small(10, 3), failed(3)] {
+        let late = [begin(0, 3 * SEGMENT), record, part(0, 2), begin(0, 3 * SEGMENT), zeros(0, 0), part(0, 1)];
+        assert_eq!(say(&whole, &late), Ok(true));
+    }
+    // An earlier attempt's segments come after those of the one that counts, and after its end.
+    let interleaved = [
+        begin(1, 2 * SEGMENT),
+        part(1, 1),
+        begin(0, 4 * SEGMENT),
+        part(0, 3),
+        part(1, 0),
+        end(1, 5),
+        part(0, 0),
+        begin(0, 4 * SEGMENT),
+        part(0, 1),
+    ];
+    assert_eq!(say(&whole, &interleaved), Ok(true));
+    assert_eq!(say(&WantMode::IfDiffers(DIGEST), &[begin(0, SEGMENT), part(0, 0), same(1)]), Ok(true));
+
+    // What was taken is not what was worked on: whoever ends the last one settles the file, once.
+    let mut flow = ReceiverFlow::new();
+    flow.want(key(5), &whole, 100);
+    for record in [begin(0, 2 * SEGMENT), part(0, 0), part(0, 1), end(0, 2)] {
+        assert_eq!(flow.on_record(key(5), &record), Ok(false));
+    }
+    assert!(!flow.segment_done(key(5)));
+    assert_eq!(flow.outstanding_wants(), 1);
+    assert!(flow.segment_done(key(5)));
+    assert_eq!(flow.outstanding_wants(), 0);
+    assert!(!flow.segment_done(key(5)), "nothing is open any more");
+    // It may be wanted again, and nothing of the first answer counts.
+    flow.want(key(5), &whole, 100);
+    assert_eq!(flow.on_record(key(5), &part(0, 0)), unexpected("record"));
+}
+
+#[test]
+fn ends_that_do_not_fit_their_segments_are_refused() {
+    let whole = WantMode::Whole;
+    let wrong_end = || unexpected("end of a file");
+    let two = [begin(0, 3 * SEGMENT), part(0, 0), part(0, 1)];
+    let then = |more: &[DataRecord<'static>]| say(&whole, &[&two[..], more].concat());
+    // Fewer than came.
+    for record in [end(0, 1), end(0, 0), small(10, 1), small(10, 0), failed(0)] {
+        assert_eq!(then(&[record]), wrong_end());
+    }
+    assert_eq!(say(&delta(Some(DIGEST)), &[begin(0, SEGMENT), part(0, 0), same(0)]), wrong_end());
+    // More than were announced.
+    assert_eq!(then(&[end(0, 3), part(0, 2)]), Ok(true));
+    let mut flow = ReceiverFlow::new();
+    flow.want(key(5), &whole, 1);
+    for record in [begin(0, 4 * SEGMENT), part(0, 0), end(0, 2), part(0, 1)] {
+        assert_eq!(flow.on_record(key(5), &record), Ok(false));
+    }
+    assert_eq!(flow.on_record(key(5), &part(0, 2)), unexpected("segment"));
+    // Twice.
+    assert_eq!(then(&[end(0, 3), end(0, 3)]), wrong_end());
+    assert_eq!(then(&[end(0, 3), failed(3)]), wrong_end());
+    assert_eq!(then(&[small(10, 3), end(0, 3)]), wrong_end());
+    // More segments than the attempts have: some came twice.
+    assert_eq!(then(&[part(0, 0)]), Ok(false));
+    assert_eq!(then(&[part(0, 0), part(0, 0)]), unexpected("segment"));
+    assert_eq!(then(&[begin(1, SEGMENT), part(0, 0), zeros(1, 0), zeros(1, 0)]), unexpected("segment"));
+    // Segments that never come settle nothing.
+    assert_eq!(then(&[end(0, u64::MAX)]), Ok(false));
+}
+
+#[test]
+fn ends_that_wait_for_segments_are_bounded() {
+    let limits = FlowLimits { early_end_bytes: 10, ..limited(100, 8, 8, 100) };
+    let mut flow = ReceiverFlow::within(limits);
+    let early = |bytes: &'static [u8]| DataRecord::Small {
+        content: content(bytes.len() as u64),
+        digest: DIGEST,
+        live: false,
+        segments: 1,
+        encoding: Encoding::Raw,
+        bytes,
+    };
+    for index in 0..4 {
+        flow.want(key(index), &WantMode::Whole, 0);
+        assert_eq!(flow.on_record(key(index), &begin(0, SEGMENT)), Ok(false));
+    }
+    assert_eq!(flow.on_record(key(0), &early(b"123456")), Ok(false));
+    assert_eq!(flow.on_record(key(1), &early(b"1234")), Ok(false));
+    // What is settled makes room.
+    assert_eq!(flow.on_record(key(0), &part(0, 0)), Ok(false));
+    assert!(flow.segment_done(key(0)));
+    let text = DataRecord::Failed { segments: 1, failure: Failure::Changed, errno: 0, text: b"123456" };
+    assert_eq!(flow.on_record(key(2), &text), Ok(false));
+    // An end carries nothing, and may always wait.
+    let excess = Err(FlowError::Excess { what: "ends of files before their segments" });
+    let mut other = ReceiverFlow::within(limits);
+    other.want(key(5), &WantMode::Whole, 0);
+    assert_eq!(other.on_record(key(5), &begin(0, SEGMENT)), Ok(false));
+    assert_eq!(other.on_record(key(5), &end(0, 1)), Ok(false));
+    assert_eq!(flow.on_record(key(3), &early(b"1")), excess);
 }
 
 #[test]
@@ -325,4 +550,14 @@ fn the_protocols_limits_are_those_of_the_books() {
     assert!(entries + piece_cost(limits::LISTING_PIECE_ENTRIES_MAX) > limits::LISTED_ENTRIES_OUTSTANDING_MAX);
     let flow = ReceiverFlow::new();
     assert!(flow.may_want(limits::WANTED_BYTES_OUTSTANDING_MAX));
+    let mut dirs = piece(0, (0..1024).map(|number| dir(format!("{number:04}").as_bytes())).collect());
+    dirs.last = false;
+    let mut flow = SenderFlow::new();
+    let mut directories = 1;
+    while flow.may_announce(&dirs) {
+        flow.open(&mut dirs);
+        directories += 1024;
+    }
+    assert!(directories <= limits::DIRECTORIES_OUTSTANDING_MAX);
+    assert!(directories + 1024 > limits::DIRECTORIES_OUTSTANDING_MAX);
 }

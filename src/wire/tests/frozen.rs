@@ -15,8 +15,9 @@ use crate::model::{
 use crate::monitor::{Action, Changes, Event, Item, Phase};
 use crate::plan::options::{Compression, SyncOptions};
 use crate::wire::{
-    Content, DataRecord, Encoding, FRAME_HEADER_BYTES, Failure, FarRole, FileKey, FrameHeader, Greeting, ListingEnd,
-    Message, MessageKind, RecordReader, Setup, SetupPaths, Want, WantMode,
+    Content, DataRecord, Encoding, FRAME_HEADER_BYTES, Failure, FarRole, FileKey, FrameHeader, Greeting, LaneWord,
+    ListingEnd, Message, MessageKind, ModuleLine, NearPlaces, Preamble, RecordReader, SessionId, Setup, SetupPaths,
+    Transport, Want, WantMode,
 };
 
 macro_rules! sample {
@@ -161,13 +162,60 @@ fn setup() -> Setup {
     options.id_maps.set_usermap(b"1000-1999:nobody,*:0").unwrap();
     options.chmod = crate::plan::chmod::ChmodRules::parse("D755,u+X", 0o022).unwrap();
     Setup {
-        near: Some(crate::wire::NearPlaces { boot_id: "boot".into(), directories: vec![(8, 1, 2)] }),
         role: FarRole::Receiver,
         paths: SetupPaths { paths: vec![b"/srv/\xff".to_vec()], sources: vec![b"data/".to_vec()] },
+        module: None,
         options,
+        transport: Transport::Auto,
         verify: false,
         content_only: false,
+        near: Some(NearPlaces { boot_id: "boot".into(), directories: vec![(8, 1, 2)] }),
     }
+}
+
+/// A daemon is asked for the modules that there are.
+fn setup_modules() -> Setup {
+    Setup {
+        role: FarRole::Sender,
+        paths: SetupPaths { paths: Vec::new(), sources: Vec::new() },
+        module: Some(String::new()),
+        options: SyncOptions::default(),
+        transport: Transport::Shell,
+        verify: false,
+        content_only: false,
+        near: None,
+    }
+}
+
+const KEY: [u8; 32] = [0xe1; 32];
+const TOKEN: [u8; 32] = [0x7e; 32];
+const SESSION: SessionId = SessionId([0x51; 16]);
+
+fn lane_words() -> Vec<((&'static str, &'static str), Message)> {
+    let addresses = || vec!["192.0.2.7".to_owned(), "2001:db8::7".to_owned()];
+    let listen =
+        LaneWord::Listen { peer_key: KEY, token: TOKEN, session: SESSION, ports: Some((7000, 7010)), lanes: 8 };
+    let listening = LaneWord::Listening { key: KEY, session: SESSION, port: 7000, addresses: addresses() };
+    let connect = LaneWord::Connect {
+        peer_key: KEY,
+        token: TOKEN,
+        session: SESSION,
+        port: 7001,
+        addresses: addresses(),
+        to_client: true,
+        lanes: Some(4),
+        limit_ms: 2000,
+    };
+    vec![
+        (sample!("lane-listen.json"), Message::Lane(listen)),
+        (sample!("lane-listening.json"), Message::Lane(listening)),
+        (sample!("lane-connect.json"), Message::Lane(connect)),
+        (sample!("lane-opened.json"), Message::Lane(LaneWord::Opened { lanes: 4 })),
+        (sample!("lane-failed.json"), Message::Lane(LaneWord::Failed { reason: "nobody answers".into() })),
+        (sample!("lane-close.json"), Message::Lane(LaneWord::Close)),
+        (sample!("lane-hello.hex"), Message::LaneHello { token: TOKEN, number: 3 }),
+        (sample!("lane-welcome.hex"), Message::LaneWelcome),
+    ]
 }
 
 /// A message of every kind, with its sample's name and text.
@@ -179,7 +227,9 @@ fn messages() -> Vec<((&'static str, &'static str), Message)> {
     root.entry.metadata.size = 4096;
     vec![
         (sample!("setup.json"), Message::Setup(Box::new(setup()))),
-        (sample!("ready.hex"), Message::Ready),
+        (sample!("setup-modules.json"), Message::Setup(Box::new(setup_modules()))),
+        (sample!("ready.hex"), Message::Ready { lane_key: None }),
+        (sample!("ready-lanes.hex"), Message::Ready { lane_key: Some(KEY) }),
         (sample!("fatal.hex"), Message::Fatal { text: "no space".into(), hint: "make room".into(), timed_out: false }),
         (sample!("sources-single.hex"), Message::Sources { single: Some(name("file")), root: None }),
         (sample!("sources-root.hex"), Message::Sources { single: None, root: Some(Box::new(root)) }),
@@ -238,13 +288,20 @@ fn messages() -> Vec<((&'static str, &'static str), Message)> {
         (sample!("heartbeat.hex"), Message::Heartbeat),
         (sample!("tree-digest.hex"), Message::TreeDigest(DIGEST)),
         (sample!("paths.hex"), Message::Paths { paths: vec![b"a".to_vec(), b"dir/\xff".to_vec()], last: true }),
+        (
+            sample!("modules.json"),
+            Message::Modules(vec![
+                ModuleLine { name: "data".into(), comment: "all of it".into(), may_read: true, may_write: false },
+                ModuleLine { name: "in".into(), comment: String::new(), may_read: false, may_write: true },
+            ]),
+        ),
     ]
 }
 
 #[test]
 fn messages_are_frozen() {
     let mut seen: Vec<MessageKind> = Vec::new();
-    for (sample, message) in messages() {
+    for (sample, message) in messages().into_iter().chain(lane_words()) {
         let payload = message.encode();
         check(sample, &payload);
         assert_eq!(Message::decode(message.kind(), payload), Ok(message.clone()), "{}", sample.0);
@@ -264,21 +321,24 @@ fn records_are_frozen() {
     let samples = [
         (
             sample!("record-small.hex"),
-            DataRecord::Small { content, digest, live: true, encoding: Encoding::Raw, bytes },
+            DataRecord::Small { content, digest, live: true, segments: 200, encoding: Encoding::Raw, bytes },
         ),
-        (sample!("record-begin.hex"), DataRecord::Begin { content }),
-        (sample!("record-segment.hex"), DataRecord::Segment { index: 200, digest, encoding: Encoding::Zstd, bytes }),
-        (sample!("record-zero-segment.hex"), DataRecord::ZeroSegment { index: 1 << 43 }),
+        (sample!("record-begin.hex"), DataRecord::Begin { attempt: 1, content }),
+        (
+            sample!("record-segment.hex"),
+            DataRecord::Segment { attempt: 1, index: 200, digest, encoding: Encoding::Zstd, bytes },
+        ),
+        (sample!("record-zero-segment.hex"), DataRecord::ZeroSegment { attempt: 2, index: 1 << 43 }),
         (
             sample!("record-patch.hex"),
-            DataRecord::Patch { index: 1, digest, encoding: Encoding::Lz4, decoded_bytes: 500, bytes },
+            DataRecord::Patch { attempt: 3, index: 1, digest, encoding: Encoding::Lz4, decoded_bytes: 500, bytes },
         ),
-        (sample!("record-end.hex"), DataRecord::End { digest, live: false }),
-        (sample!("record-same.hex"), DataRecord::Same { content }),
+        (sample!("record-end.hex"), DataRecord::End { attempt: 1, digest, live: false, segments: 1 << 46 }),
+        (sample!("record-same.hex"), DataRecord::Same { content, segments: 0 }),
         (sample!("record-digest.hex"), DataRecord::Digest { digest }),
         (
             sample!("record-failed.hex"),
-            DataRecord::Failed { failure: Failure::Unreadable, errno: 13, text: b"Permission denied" },
+            DataRecord::Failed { segments: 5, failure: Failure::Unreadable, errno: 13, text: b"Permission denied" },
         ),
     ];
     for (sample, record) in samples {
@@ -297,6 +357,15 @@ fn the_greeting_is_frozen() {
     let greeting = Greeting { protocol_min: 1, protocol_max: 258, version: "0.1.0".into() };
     check(sample!("greeting.hex"), &greeting.encode());
     assert_eq!(Greeting::decode(&greeting.encode()), Ok(greeting));
+}
+
+#[test]
+fn preambles_are_frozen() {
+    for (sample, session) in [(sample!("preamble-new.hex"), None), (sample!("preamble-lane.hex"), Some(SESSION))] {
+        let bytes = Preamble { session }.encode();
+        check(sample, &bytes);
+        assert_eq!(Preamble::decode(&bytes), Some(Preamble { session }));
+    }
 }
 
 #[test]

@@ -7,7 +7,9 @@ use proptest::prelude::*;
 use super::arbitrary::{message, parts};
 use crate::limits;
 use crate::model::PathError;
-use crate::wire::{DecodeError, Encoder, Greeting, Message, MessageKind, RecordReader};
+use crate::wire::{
+    DecodeError, Encoder, Greeting, LaneWord, Message, MessageKind, PREAMBLE_BYTES, Preamble, RecordReader,
+};
 
 /// What decoding may take at its peak for each byte that came: the least entry of a table against what it becomes,
 /// while the table grows by doubling.
@@ -97,6 +99,9 @@ proptest! {
         }
         read_records(&bytes);
         let _ = Greeting::decode(&bytes);
+        if let Some(first) = bytes.first_chunk::<PREAMBLE_BYTES>() {
+            prop_assert_eq!(Preamble::decode(first), None, "24 random bytes are no preamble");
+        }
     }
 
     /// Small numbers make counts and lengths that fit, so that decoding gets far.
@@ -395,6 +400,126 @@ fn values_beyond_their_bounds_are_refused() {
     assert_eq!(sources(0), range("kind of the root"));
 }
 
+#[test]
+fn attempts_and_segments_beyond_their_bounds_are_refused() {
+    let content = |out: &mut Encoder<'_>| {
+        for number in [5, 0, 0, 0o644, 0, 0] {
+            out.uint(number);
+        }
+    };
+    // Of piece 7, entry 3; `attempt` stands where the record has its attempt, `segments` where it has their number.
+    let record = |tag: u8, attempt: u8, index: u64, segments: u64| {
+        let bytes = payload(|out| {
+            out.u8(tag);
+            out.uint(7);
+            out.uint(3);
+            match tag {
+                0 => {
+                    content(out);
+                    out.raw(&[0; 33]);
+                    out.uint(segments);
+                    out.u8(0);
+                    out.bytes(b"");
+                }
+                1 => {
+                    out.u8(attempt);
+                    content(out);
+                }
+                2 => {
+                    out.u8(attempt);
+                    out.uint(index);
+                    out.raw(&[0; 33]);
+                    out.bytes(b"");
+                }
+                3 => {
+                    out.u8(attempt);
+                    out.uint(index);
+                }
+                4 => {
+                    out.u8(attempt);
+                    out.uint(index);
+                    out.raw(&[0; 33]);
+                    out.uint(0);
+                    out.bytes(b"");
+                }
+                5 => {
+                    out.u8(attempt);
+                    out.raw(&[0; 33]);
+                    out.uint(segments);
+                }
+                6 => {
+                    content(out);
+                    out.uint(segments);
+                }
+                _ => {
+                    out.uint(segments);
+                    out.u8(0);
+                    out.uint(0);
+                    out.bytes(b"");
+                }
+            }
+        });
+        RecordReader::new(&bytes).next().map(|record| record.is_some())
+    };
+    let index_max = i64::MAX as u64 / limits::SEGMENT_BYTES;
+    let segments_max = (index_max + 1) * u64::from(limits::CHANGED_FILE_READS_MAX);
+    let range = |what| Err(DecodeError::Range(what));
+    for tag in [1, 2, 3, 4, 5] {
+        assert_eq!(record(tag, limits::CHANGED_FILE_READS_MAX as u8 - 1, 0, 0), Ok(true), "{tag}");
+        for attempt in [limits::CHANGED_FILE_READS_MAX as u8, 127, u8::MAX] {
+            assert_eq!(record(tag, attempt, 0, 0), range("attempt"), "{tag}");
+        }
+    }
+    for tag in [2, 3, 4] {
+        assert_eq!(record(tag, 0, index_max, 0), Ok(true), "{tag}");
+        for index in [index_max + 1, u64::MAX] {
+            assert_eq!(record(tag, 0, index, 0), range("segment"), "{tag}");
+        }
+    }
+    for tag in [0, 5, 6, 8] {
+        assert_eq!(record(tag, 0, 0, segments_max), Ok(true), "{tag}");
+        for segments in [segments_max + 1, u64::MAX] {
+            assert_eq!(record(tag, 0, 0, segments), range("number of segments"), "{tag}");
+        }
+    }
+}
+
+#[test]
+fn words_about_lanes_are_refused_unless_they_are_whole() {
+    for key_bytes in [1, 31] {
+        let key = payload(|out| out.bytes(&vec![7; key_bytes]));
+        assert_eq!(decode(MessageKind::Ready, key), Err(DecodeError::Range("key")));
+    }
+    assert_eq!(decode(MessageKind::Ready, payload(|out| out.bytes(&[7; 33]))), Err(DecodeError::Range("key")));
+    assert_eq!(decode(MessageKind::LaneHello, vec![0; 32]), Err(DecodeError::Truncated));
+    assert_eq!(decode(MessageKind::LaneHello, vec![0; 34]), Err(DecodeError::Trailing(1)));
+    assert_eq!(decode(MessageKind::LaneWelcome, vec![0]), Err(DecodeError::Trailing(1)));
+
+    let lane = |text: &str| decode(MessageKind::Lane, text.as_bytes().to_vec());
+    assert_eq!(lane("\"close\""), Ok(Message::Lane(LaneWord::Close)));
+    assert_eq!(lane("{\"opened\":{\"lanes\":8}}"), Ok(Message::Lane(LaneWord::Opened { lanes: 8 })));
+    for bad in [
+        "",
+        "\"open\"",
+        "{\"opened\":{\"lanes\":256}}",
+        "{\"opened\":{\"lanes\":-1}}",
+        "{\"opened\":{\"lanes\":8,\"more\":1}}",
+        "{\"opened\":{}}",
+        "{\"opened\":{\"lanes\":8},\"failed\":{\"reason\":\"\"}}",
+        "{\"listening\":{\"key\":[1,2,3],\"session\":[],\"port\":1,\"addresses\":[]}}",
+        "{\"failed\":{\"reason\":\"a\"}} x",
+    ] {
+        assert_eq!(lane(bad), Err(DecodeError::Malformed("words about lanes")), "{bad}");
+    }
+    let modules = |text: &str| decode(MessageKind::Modules, text.as_bytes().to_vec());
+    assert_eq!(modules("[]"), Ok(Message::Modules(Vec::new())));
+    let line = "{\"name\":\"a\",\"comment\":\"\",\"may_read\":true,\"may_write\":false";
+    assert!(modules(&format!("[{line}}}]")).is_ok());
+    for bad in [format!("[{line},\"path\":\"/srv\"}}]"), "[{\"name\":\"a\"}]".into(), "{}".into()] {
+        assert_eq!(modules(&bad), Err(DecodeError::Malformed("modules")), "{bad}");
+    }
+}
+
 /// Full frames of whatever costs least on the wire and most in memory.
 #[test]
 fn whole_frames_of_the_worst_stay_within_the_bound() {
@@ -436,6 +561,11 @@ fn whole_frames_of_the_worst_stay_within_the_bound() {
     fill(MessageKind::ListingEnd, &|out| out.raw(b"{\"empty_sources\":["), &|out| out.raw(b"[],"));
     fill(MessageKind::Event, &|out| out.raw(b"{\"notice\":"), &|out| out.raw(b"["));
     fill(MessageKind::Setup, &|out| out.raw(b"{\"options\":{\"files_from\":["), &|out| out.raw(b"[],"));
+    fill(MessageKind::Modules, &|out| out.raw(b"["), &|out| out.raw(b"{},"));
+    let module = b"{\"name\":\"\",\"comment\":\"\",\"may_read\":true,\"may_write\":true},";
+    fill(MessageKind::Modules, &|out| out.raw(b"["), &|out| out.raw(module));
+    let addresses = b"{\"listening\":{\"addresses\":[";
+    fill(MessageKind::Lane, &|out| out.raw(addresses), &|out| out.raw(b"\"\","));
     let rules = b"{\"options\":{\"filters\":{\"nul_separated\":false,\"rules\":[";
     fill(MessageKind::Setup, &|out| out.raw(rules), &|out| out.raw(b"\"- a\","));
 }

@@ -5,7 +5,10 @@ use proptest::prelude::*;
 
 use super::arbitrary::{message, parts, piece};
 use crate::limits;
-use crate::wire::{FRAME_HEADER_BYTES, FrameHeader, Greeting, Message, MessageKind, RecordReader, encode_listing};
+use crate::wire::{
+    FRAME_HEADER_BYTES, FrameHeader, Greeting, Message, MessageKind, PREAMBLE_BYTES, Preamble, RecordReader, SessionId,
+    encode_listing,
+};
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
@@ -56,6 +59,31 @@ proptest! {
     }
 }
 
+proptest! {
+    /// All that has the magic bytes is a preamble, and nothing else is.
+    #[test]
+    fn preambles_round_trip(id: [u8; 16], other: [u8; PREAMBLE_BYTES], at in 0..8usize, bits in 1..=255u8) {
+        let session = (id != [0; 16]).then_some(SessionId(id));
+        let mut bytes = Preamble { session }.encode();
+        prop_assert_eq!(Preamble::decode(&bytes), Some(Preamble { session }));
+        bytes[at] ^= bits;
+        prop_assert_eq!(Preamble::decode(&bytes), None);
+        if let Some(preamble) = Preamble::decode(&other) {
+            prop_assert_eq!(preamble.encode(), other);
+        }
+    }
+}
+
+#[test]
+fn a_new_session_has_no_id() {
+    assert_eq!(Preamble { session: None }.encode()[8..], [0; 16]);
+    assert_eq!(Preamble::decode(&Preamble { session: None }.encode()), Some(Preamble { session: None }));
+    // A greeting is none: which of the two a connection begins with can be told.
+    let mut greeting = Greeting::ours().encode();
+    greeting.resize(PREAMBLE_BYTES, 0);
+    assert_eq!(Preamble::decode(greeting.first_chunk().unwrap()), None);
+}
+
 #[test]
 fn frame_headers_round_trip_and_are_bounded() {
     for &kind in MessageKind::ALL {
@@ -64,13 +92,13 @@ fn frame_headers_round_trip_and_are_bounded() {
             assert_eq!(FrameHeader::decode(&header.encode()), Ok(header));
         }
     }
-    assert_eq!(MessageKind::ALL.len(), 18);
+    assert_eq!(MessageKind::ALL.len(), 22);
     let too_long = (limits::FRAME_BYTES_MAX as u32 + 1).to_le_bytes();
     for bytes in [
         [too_long[0], too_long[1], too_long[2], too_long[3], MessageKind::Data as u8],
         [0xff, 0xff, 0xff, 0xff, MessageKind::Data as u8],
         [0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 19],
+        [0, 0, 0, 0, 23],
         [0, 0, 0, 0, 255],
     ] {
         let bytes: [u8; FRAME_HEADER_BYTES] = bytes;
