@@ -80,10 +80,12 @@ impl Dir {
     }
 }
 
-/// The running kernel's own name, new at every boot; empty where it cannot be told.
+/// The running kernel's own name, new at every boot; empty where it cannot be told. Remembered, so that a process which
+/// will not be able to read it any more can ask before.
 pub fn boot_id() -> String {
-    let id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    id.trim().to_owned()
+    static ID: std::sync::OnceLock<String> = std::sync::OnceLock::new();
+    let read = || std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default().trim().to_owned();
+    ID.get_or_init(read).clone()
 }
 
 /// What a process was started as, for messages; empty where it cannot be told.

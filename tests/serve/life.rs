@@ -95,7 +95,7 @@ fn a_service_manager_opens_the_socket_and_hears_of_it() {
     };
     // What systemd does: the socket as descriptor 3, its number and whose it is in the environment.
     let start = "import os, socket, sys\n\
-                 s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(9); os.dup2(s.fileno(), 3)\n\
+                 s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen(9); os.dup2(s.fileno(), 3); os.set_inheritable(3, True)\n\
                  os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
                  os.execv(sys.argv[1], sys.argv[1:])";
     let mut command = Command::new("python3");

@@ -114,3 +114,16 @@ fn names_of_users_come_from_outside() {
     let uid = fs::metadata(place.path("data/new")).unwrap().uid();
     assert_eq!(uid.to_string(), daemon_uid.split(':').next().unwrap());
 }
+
+/// Over loopback both ends are one machine, which a confined process has to know still.
+#[test]
+fn the_only_copy_is_not_removed() {
+    let place = Place::new();
+    let daemon = place.start();
+    let data = place.path("data");
+    let moved = place.client().sync_with(&[at(&daemon, "data", "sub/")], here(&data.join("sub")), |options| {
+        options.remove_source_files = true;
+    });
+    assert!(moved.unwrap_err().to_string().contains("remove the only copy"));
+    assert_eq!(fs::read_dir(data.join("sub")).unwrap().count(), 5);
+}

@@ -566,6 +566,9 @@ pub(in crate::sync) fn serve_on(
             return Err(error);
         }
     };
+    // The gatekeeper may have shortened it.
+    reader.set_timeout(timeout(&setup.options));
+    writer.set_timeout(timeout(&setup.options));
     let ends = Ends { reader, writer, cut };
     match serve(*setup, ends, admission, gatekeeper.counters(), identity, door, stop) {
         Err(SyncError::Stopped) => Ok(Stats::default()),

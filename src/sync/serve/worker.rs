@@ -333,6 +333,10 @@ impl Gatekeeper for Gate {
             (FarRole::Receiver, false) => (ModuleRole::Receiver, "writes to"),
             (FarRole::Receiver, true) => (ModuleRole::Verifier, "compares with"),
         };
+        if setup.role == FarRole::Sender {
+            // A module without a path is all that is in it.
+            setup.paths.paths.iter_mut().filter(|path| path.is_empty()).for_each(|path| *path = b"./".to_vec());
+        }
         setup.options = policy
             .effective(std::mem::take(&mut setup.options), role)
             .map_err(|refusal| self.refuse(Refusal::Forbidden, refusal.to_string()))?;
@@ -348,6 +352,7 @@ impl Gatekeeper for Gate {
         let write = role == ModuleRole::Receiver || setup.options.remove_source_files;
         // Read now what cannot be read from inside.
         crate::fs::umask();
+        crate::fs::boot_id();
         let needs = Needs { write, read_anywhere: served.module.copy_links_outside, uid: served.uid, gid: served.gid };
         let missing = sandbox::confine(&root, needs).map_err(|error| {
             self.channel.note(&format!("session refused: {}", in_words(&error)));
