@@ -21,6 +21,7 @@ mod verify;
 
 use std::sync::Arc;
 
+pub use self::content::{Compressor, Decompressor};
 pub use self::error::SyncError;
 pub use self::module::module_base;
 pub use self::remote::{LaneWish, list_modules, serve_stdio};
