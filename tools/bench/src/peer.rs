@@ -143,6 +143,9 @@ impl Peer {
         match self.how {
             How::Copy | How::TarSsh if workload.basis() != Basis::Nothing => Some("it always copies everything"),
             How::Rclone if !workload.options.is_empty() => Some("it has no such option"),
+            How::RsyncDaemon if workload.has_odd_names() && !rustix::process::geteuid().is_root() => {
+                Some("without root its daemon changes the targets of links")
+            }
             How::Rclone if workload.has_odd_names() => Some("it stores names with line breaks under other names"),
             _ => None,
         }

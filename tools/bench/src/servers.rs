@@ -123,14 +123,13 @@ impl RsyncDaemon {
     /// Starts one whose module is `far`.
     pub(crate) fn start(dir: &Path, far: &Path, link: &Link) -> Result<RsyncDaemon> {
         let (config, log) = (dir.join("rsyncd.conf"), dir.join("rsyncd.log"));
-        let owner = if rustix::process::geteuid().is_root() { "uid = 0\ngid = 0\n" } else { "" };
-        write(
-            &config,
-            &format!(
-                "use chroot = no\nmunge symlinks = no\n{owner}[{MODULE}]\npath = {}\nread only = no\n",
-                far.display()
-            ),
-        )?;
+        // Only in a chroot does the daemon leave the targets of links as they are, and only root can have one.
+        let owner = if rustix::process::geteuid().is_root() {
+            "use chroot = yes\nuid = 0\ngid = 0\n"
+        } else {
+            "use chroot = no\n"
+        };
+        write(&config, &format!("munge symlinks = no\n{owner}[{MODULE}]\npath = {}\nread only = no\n", far.display()))?;
         let (host, port) = (link.far_address(), link.far_port(873)?);
         let mut words = argv(["rsync", "--daemon", "--no-detach", "--config"]);
         words.push(config.into());

@@ -206,7 +206,10 @@ impl Workload {
             Kind::Database(change) => database(change, size.of(2 << 30, 128), trees)?,
             Kind::Mixed => mixed(&trees.source)?,
         }
-        Ok(())
+        if self.basis() == Basis::Kept {
+            set_dir_times(&trees.basis)?;
+        }
+        set_dir_times(&trees.source)
     }
 }
 
@@ -222,11 +225,17 @@ fn set_time(file: &File, path: &Path, age_s: u64) -> Result<()> {
         .context(|| format!("set the times of {}", path.display()))
 }
 
-/// The same for a directory; last of all, since every name that is made in it moves its time. rsync takes times within
-/// one second for equal, so what differs must differ by more than that, and the rest not at all.
-fn set_dir_time(dir: &Path, age_s: u64) -> Result<()> {
+/// The same for `dir` and all directories below, last of all, since every name that is made in one moves its time. rsync
+/// takes times within one second for equal: what differs must differ by more than that, so no time may be "just now".
+fn set_dir_times(dir: &Path) -> Result<()> {
+    for entry in fs::read_dir(dir).context(|| format!("list {}", dir.display()))? {
+        let entry = entry.context(|| format!("list {}", dir.display()))?;
+        if entry.file_type().context(|| format!("look at {}", entry.path().display()))?.is_dir() {
+            set_dir_times(&entry.path())?;
+        }
+    }
     let file = File::open(dir).context(|| format!("open {}", dir.display()))?;
-    set_time(&file, dir, age_s)
+    set_time(&file, dir, 0)
 }
 
 /// Writes a file of the stream's next `bytes` bytes.
@@ -261,10 +270,7 @@ fn small_files(root: &Path, files: u64, changed_every: Option<u64>) -> Result<()
             set_time(&file, &path, if changed { number } else { 1_000_000 + number })?;
         }
     }
-    for directory in 0..files.div_ceil(1000) {
-        set_dir_time(&root.join(format!("d{directory:03}")), directory)?;
-    }
-    set_dir_time(root, 0)
+    Ok(())
 }
 
 /// 12,000 files whose sizes are log-normal (σ 1.6, as uploads to a chat or wiki are), 2 GB together.
@@ -286,10 +292,8 @@ fn database(change: Change, bytes: u64, trees: &Trees) -> Result<()> {
     make_dir(&trees.basis)?;
     let (old, new) = (trees.basis.join("database"), trees.source.join("database"));
     write_file(&old, &mut Content::new("database"), bytes, 0)?;
-    set_dir_time(&trees.basis, 0)?;
     if change == Change::Unrelated {
-        write_file(&new, &mut Content::new("another database"), bytes, 3600)?;
-        return set_dir_time(&trees.source, 0);
+        return write_file(&new, &mut Content::new("another database"), bytes, 3600);
     }
     let mut from = File::open(&old).context(|| format!("open {}", old.display()))?;
     let mut to = File::create(&new).context(|| format!("create {}", new.display()))?;
@@ -312,8 +316,7 @@ fn database(change: Change, bytes: u64, trees: &Trees) -> Result<()> {
             to.write_all(&choice.bytes(PAGE_BYTES)).context(|| format!("write {}", new.display()))?;
         }
     }
-    set_time(&to, &new, 3600)?;
-    set_dir_time(&trees.source, 0)
+    set_time(&to, &new, 3600)
 }
 
 /// What `-a` keeps, apart from what only root may make.
@@ -338,7 +341,12 @@ fn mixed(root: &Path) -> Result<()> {
     }
     make_dir(&root.join("empty directory/empty too"))?;
     for (target, name) in [("program", "link"), ("../mixed/nowhere", "dangling"), ("deep/er", "link to directory")] {
-        symlink(target, root.join(name)).context(|| format!("link {name}"))?;
+        let path = root.join(name);
+        symlink(target, &path).context(|| format!("link {name}"))?;
+        let time = rustix::fs::Timespec { tv_sec: EPOCH_S.cast_signed(), tv_nsec: 1_234_567 };
+        let times = rustix::fs::Timestamps { last_access: time, last_modification: time };
+        rustix::fs::utimensat(rustix::fs::CWD, &path, &times, rustix::fs::AtFlags::SYMLINK_NOFOLLOW)
+            .context(|| format!("set the times of {name}"))?;
     }
     Ok(())
 }
@@ -352,6 +360,19 @@ mod tests {
         for (at, workload) in ALL.iter().enumerate() {
             assert!(ALL[at + 1..].iter().all(|other| other.name != workload.name));
             assert_eq!(Workload::named(workload.name).unwrap().about, workload.about);
+        }
+    }
+
+    #[test]
+    fn no_workload_has_a_time_of_today() {
+        let dir = tempfile::tempdir().unwrap();
+        for workload in ALL {
+            let trees = Trees::beneath(&dir.path().join(workload.name));
+            workload.make(Size::Small, &trees).unwrap();
+            let mut newer = std::process::Command::new("find");
+            newer.arg(dir.path().join(workload.name)).args(["-mindepth", "1"]);
+            let newer = newer.args(["-newermt", "@1750000000"]).output().unwrap();
+            assert_eq!(String::from_utf8_lossy(&newer.stdout), "", "{}", workload.name);
         }
     }
 
