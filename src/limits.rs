@@ -175,3 +175,12 @@ pub const AUTHENTICATION_TIMEOUT_MS: u64 = 10_000;
 
 /// Data connections of one session. More only contend: one stream fills a loopback, eight a long link.
 pub const LANES_MAX: usize = 8;
+
+// Directories staged whole.
+
+/// Entries of a new directory that share its stage; with them it is put in place, and the rest follows one by one. As many
+/// as credit lets be under way anyway: so much work a kill may cost, for each directory being filled.
+pub const STAGED_DIRECTORY_ENTRIES_MAX: usize = LISTED_ENTRIES_OUTSTANDING_MAX as usize;
+
+/// As [`STAGED_DIRECTORY_ENTRIES_MAX`], bytes of their content: a second's work of a fast disk.
+pub const STAGED_DIRECTORY_BYTES_MAX: u64 = 256 << 20;

@@ -28,7 +28,12 @@ impl Dir {
 
     /// As [`Dir::open_file`], and a symbolic link is followed wherever it leads.
     pub fn open_file_following(&self, name: &Name) -> io::Result<File> {
-        self.open_to_read(name, OFlags::empty()).map(|(file, _)| file)
+        self.open_file_following_with_metadata(name).map(|(file, _)| file)
+    }
+
+    /// As [`Dir::open_file_following`], with the metadata that the check has read anyway.
+    pub fn open_file_following_with_metadata(&self, name: &Name) -> io::Result<(File, Metadata)> {
+        self.open_to_read(name, OFlags::empty())
     }
 
     /// Opens the regular file `name` for reading and writing in place, as it is. Anything else, and a symbolic link,
