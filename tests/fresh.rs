@@ -112,16 +112,16 @@ fn a_stage_is_swept_only_when_its_writer_is_gone() {
     }
     let live = std::fs::File::open(temp.join("dst/dir/.xfer-stage.0123456789abcdef.dir.2")).unwrap();
     rustix::fs::flock(&live, rustix::fs::FlockOperation::LockExclusive).unwrap();
-    sync(["-a", "--delete", "-n", "src/", "dst"]).dir(temp.path()).expect(0);
+    sync(["-aH", "--delete", "-n", "src/", "dst"]).dir(temp.path()).expect(0);
     assert!(there(temp.join("dst/dir").join(DEAD)), "a dry run removes nothing");
-    sync(["-a", "--delete", "src/", "dst"]).dir(temp.path()).expect(0);
+    sync(["-aH", "--delete", "src/", "dst"]).dir(temp.path()).expect(0);
     assert!(!there(temp.join("dst/dir").join(DEAD)));
     assert_eq!(
         get(temp.join("dst/dir/.xfer-stage.0123456789abcdef.dir.2/sub/.xfer-stage.0123456789abcdef.dir.20/f")),
         b"half"
     );
     drop(live);
-    sync(["-a", "src/", "dst"]).dir(temp.path()).expect(0);
+    sync(["-aH", "src/", "dst"]).dir(temp.path()).expect(0);
     Judge::strict().assert(&temp.join("src"), &temp.join("dst"));
 }
 
@@ -135,9 +135,9 @@ fn someone_elses_stage_is_a_directory_like_any_other() {
     fixture::source(temp.path());
     put(temp.join("dst").join(DEAD).join("f"), "theirs", OLD);
     std::os::unix::fs::chown(temp.join("dst").join(DEAD), Some(12345), None).unwrap();
-    sync(["-a", "src/", "dst"]).dir(temp.path()).expect(0);
+    sync(["-aH", "src/", "dst"]).dir(temp.path()).expect(0);
     assert_eq!(get(temp.join("dst").join(DEAD).join("f")), b"theirs");
-    sync(["-a", "--delete", "src/", "dst"]).dir(temp.path()).expect(0);
+    sync(["-aH", "--delete", "src/", "dst"]).dir(temp.path()).expect(0);
     Judge::strict().assert(&temp.join("src"), &temp.join("dst"));
 }
 

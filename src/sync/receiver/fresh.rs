@@ -152,6 +152,8 @@ impl Receiver {
 
     fn publish(&self, node: &Arc<Node>, fresh: &Fresh) {
         let (Some(parent), Some(name)) = (&node.parent, node.path.file_name()) else { return };
+        // While one directory is merged into another, nothing in it may get another name.
+        let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let result = parent.open().and_then(|above| {
             parent.touch();
             match above.rename_noreplace(&fresh.stage, &above, &name) {

@@ -92,6 +92,8 @@ pub(super) struct Receiver {
     deferred: Mutex<Vec<commit::Deferred>>,
     /// Directories that have a stage's name now, by it.
     staged_directories: Mutex<HashMap<Name, Arc<Node>>>,
+    /// Held while one of them gets its name.
+    publishing: Mutex<()>,
     /// Effective user and group of this process.
     process: (u32, u32),
     /// Closed when everything is settled, which ends the workers.
@@ -129,6 +131,7 @@ impl Receiver {
             extras: Mutex::default(),
             deferred: Mutex::default(),
             staged_directories: Mutex::default(),
+            publishing: Mutex::default(),
             process: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             work: Mutex::new(Some(work)),
             inbox,
