@@ -5,7 +5,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -13,9 +13,9 @@ use rustix::process::Signal;
 use support::disk::{chmod, get, leftovers, put, there, walk};
 use support::fixture::{self, OLD};
 use support::judge::Judge;
-use support::run::{only_xfer, sync};
+use support::run::{Call, only_xfer, sync, xfer};
 use support::ssh::{FakeShell, at};
-use support::{Temp, need_root};
+use support::{Temp, need, need_root};
 
 const DEAD: &str = ".xfer-stage.0123456789abcdef.dir.1f";
 
@@ -205,4 +205,50 @@ fn all_that_a_new_directory_can_hold_arrives_in_it() {
             assert_eq!(leftovers(&temp.join("dst")), Vec::<PathBuf>::new());
         }
     }
+}
+
+/// Calls of each kind that a run of `call` makes.
+fn calls_of(call: Call, temp: &Temp) -> BTreeMap<String, usize> {
+    need("strace", "strace");
+    let log = temp.join("calls");
+    call.under(["strace", "-f", "-qq", "-e", "signal=none", "-o", log.to_str().unwrap()]).expect(0);
+    let mut calls = BTreeMap::new();
+    for line in String::from_utf8_lossy(&get(&log)).lines() {
+        let call = line.split_whitespace().nth(1).and_then(|call| call.split_once('('));
+        if let Some((call, _)) = call.filter(|_| !line.contains(" resumed>")) {
+            *calls.entry(call.to_owned()).or_insert(0) += 1;
+        }
+    }
+    calls
+}
+
+#[test]
+fn a_new_small_file_costs_nine_calls_and_an_unchanged_one_two() {
+    if only_xfer("so few system calls") {
+        return;
+    }
+    const FILES: usize = 400;
+    let temp = Temp::new();
+    for file in 0..FILES {
+        put(temp.join(format!("src/dir/f{file:04}")), "content", OLD);
+        chmod(&temp.join(format!("src/dir/f{file:04}")), 0o644);
+    }
+    std::fs::create_dir(temp.join("dst")).unwrap();
+    let sync = || sync(["-a", "src/", "dst"]).dir(temp.path()).under(["sh", "-c", "umask 022; exec \"$@\"", "sh"]);
+    let start = calls_of(xfer(["--version"]), &temp);
+    // What a run costs whatever it copies: threads, libraries, directories.
+    let a_file = |calls: &BTreeMap<String, usize>, call: &str| {
+        let count = calls.get(call).copied().unwrap_or(0);
+        count.saturating_sub(start.get(call).copied().unwrap_or(0)).saturating_sub(60).div_ceil(FILES)
+    };
+    let kinds = ["openat", "openat2", "statx", "close", "copy_file_range", "pread64", "pwrite64", "write", "utimensat"];
+    let kinds_too_many =
+        ["fchmod", "fchown", "linkat", "renameat", "renameat2", "flock", "getxattr", "fgetxattr", "lseek", "unlinkat"];
+    let calls = calls_of(sync(), &temp);
+    let expected = [2, 0, 3, 2, 1, 0, 0, 0, 1];
+    assert_eq!(kinds.map(|kind| a_file(&calls, kind)), expected, "{calls:?}");
+    assert_eq!(kinds_too_many.map(|kind| a_file(&calls, kind)), [0; 10], "{calls:?}");
+    Judge::strict().assert(&temp.join("src"), &temp.join("dst"));
+    let calls = calls_of(sync(), &temp);
+    assert_eq!(kinds.map(|kind| a_file(&calls, kind)), [0, 0, 2, 0, 0, 0, 0, 0, 0], "{calls:?}");
 }
