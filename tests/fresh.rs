@@ -252,3 +252,24 @@ fn a_new_small_file_costs_nine_calls_and_an_unchanged_one_two() {
     let calls = calls_of(sync(), &temp);
     assert_eq!(kinds.map(|kind| a_file(&calls, kind)), [0, 0, 2, 0, 0, 0, 0, 0, 0], "{calls:?}");
 }
+
+#[test]
+fn a_directory_that_holds_much_is_put_in_place_early() {
+    if only_xfer("stages") {
+        return;
+    }
+    // 512 of them reach the 256 MiB that may wait for one rename. They are holes, and cost nothing.
+    const FILES: usize = 600;
+    let temp = Temp::new();
+    for file in 0..FILES {
+        let path = temp.join(format!("src/dir/f{file:04}"));
+        put(&path, "", OLD);
+        std::fs::File::options().write(true).open(&path).unwrap().set_len(512 << 10).unwrap();
+    }
+    std::fs::create_dir(temp.join("dst")).unwrap();
+    let calls = calls_of(sync(["-aS", "src/", "dst"]).dir(temp.path()), &temp);
+    let one_by_one = calls.get("linkat").copied().unwrap_or(0) + calls.get("renameat").copied().unwrap_or(0);
+    assert!((FILES - 512..FILES - 480).contains(&one_by_one), "{calls:?}");
+    assert_eq!(leftovers(&temp.join("dst")), Vec::<PathBuf>::new());
+    Judge::strict().assert(&temp.join("src"), &temp.join("dst"));
+}
