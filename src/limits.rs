@@ -355,3 +355,11 @@ pub const HARD_LINKS_BYTES_MAX: usize = 1 << 30;
 /// Merge files read for one rule or one per-directory file, each counted as often as it is read. The depth alone bounds
 /// nothing: thirty files of which each merges the next twice would be read a billion times. Far more than anybody uses.
 pub const FILTER_MERGE_FILES_MAX: usize = 1024;
+// Directories staged whole.
+
+/// Entries of a new directory that share its stage; with them it is put in place, and the rest follows one by one. As many
+/// as credit lets be under way anyway: so much work a kill may cost, for each directory being filled.
+pub const STAGED_DIRECTORY_ENTRIES_MAX: usize = LISTED_ENTRIES_OUTSTANDING_MAX as usize;
+
+/// As [`STAGED_DIRECTORY_ENTRIES_MAX`], bytes of their content: a second's work of a fast disk.
+pub const STAGED_DIRECTORY_BYTES_MAX: u64 = 256 << 20;

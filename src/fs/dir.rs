@@ -200,6 +200,11 @@ impl Dir {
         }
     }
 
+    /// Gives back the lock of [`Dir::try_lock`].
+    pub fn unlock(&self) -> io::Result<()> {
+        Ok(rustix::fs::flock(&self.fd, FlockOperation::Unlock)?)
+    }
+
     /// Brings this directory's names to disk. File systems that cannot (`EINVAL`) have nothing to bring.
     pub fn sync(&self) -> io::Result<()> {
         match rustix::fs::fsync(&self.fd) {

@@ -29,16 +29,23 @@ impl Dir {
 
     /// As [`Dir::open_file`], and a symbolic link is followed: wherever it leads, or beneath the top of a confined base.
     pub fn open_file_following(&self, name: &Name) -> io::Result<File> {
+        self.open_file_following_with_metadata(name).map(|(file, _)| file)
+    }
+
+    /// As [`Dir::open_file_following`], with the metadata that the check has read anyway.
+    pub fn open_file_following_with_metadata(&self, name: &Name) -> io::Result<(File, Metadata)> {
         let Some(pinned) = self.pin_following(name) else {
-            return self.open_to_read(name, OFlags::empty()).map(|(file, _)| file);
+            return self.open_to_read(name, OFlags::empty());
         };
         let pinned = pinned?;
-        if metadata_of(&pinned)?.kind != Kind::File {
+        let metadata = metadata_of(&pinned)?;
+        if metadata.kind != Kind::File {
             return Err(not_regular());
         }
+        // The pinned inode is what is opened, so its metadata are the file's.
         match open_pinned(&pinned, OFlags::RDONLY | OFlags::NOATIME) {
-            Err(Errno::PERM) => Ok(File::from(open_pinned(&pinned, OFlags::RDONLY)?)),
-            other => Ok(File::from(other?)),
+            Err(Errno::PERM) => Ok((File::from(open_pinned(&pinned, OFlags::RDONLY)?), metadata)),
+            other => Ok((File::from(other?), metadata)),
         }
     }
 

@@ -31,7 +31,7 @@ pub use listing::NameList;
 pub use lock::{DestinationLock, LockError, boot_id, process_command};
 pub use meta::{MetadataChange, apply, replaced};
 pub use sparse::{DataRanges, data_ranges, write_sparse_at};
-pub use stage::{Stage, is_stage_name, stage_name};
+pub use stage::{Stage, is_stage_dir_name, is_stage_name, stage_dir_name, stage_name};
 pub use xattr::{Pinned, Target, read_acls, read_xattrs};
 
 #[cfg(test)]

@@ -16,6 +16,9 @@ use crate::model::{Kind, Name};
 
 const PREFIX: &[u8] = b".xfer-stage.";
 
+/// What stands before the counter in the name of a directory that is staged whole.
+const DIR_MARK: &[u8] = b"dir.";
+
 /// Hexadecimal digits of the number that is drawn once a process.
 const RUN_DIGITS: usize = 16;
 
@@ -23,8 +26,18 @@ const RUN_DIGITS: usize = 16;
 const NAMES_TRIED_MAX: u32 = 100;
 
 /// A name that no other stage of this or another process has: `.xfer-stage.`, 16 hexadecimal digits drawn once a
-/// process, a dot, a counter in hexadecimal. Stages may be directories too.
+/// process, a dot, a counter in hexadecimal.
 pub fn stage_name() -> Name {
+    fresh_name("")
+}
+
+/// As [`stage_name`], for a directory that is staged whole: `dir.` stands before the counter, so that no sweep takes
+/// the one for the other.
+pub fn stage_dir_name() -> Name {
+    fresh_name("dir.")
+}
+
+fn fresh_name(mark: &str) -> Name {
     static RUN: OnceLock<u64> = OnceLock::new();
     static COUNTER: AtomicU64 = AtomicU64::new(0);
     let run = *RUN.get_or_init(|| {
@@ -35,21 +48,35 @@ pub fn stage_name() -> Name {
         })
     });
     let counter = COUNTER.fetch_add(1, Ordering::Relaxed);
-    let text = format!(".xfer-stage.{run:016x}.{counter:x}");
+    let text = format!(".xfer-stage.{run:016x}.{mark}{counter:x}");
     match Name::new(text.as_bytes()) {
         Ok(name) => name,
-        Err(_) => unreachable!("at most 45 bytes without slashes"),
+        Err(_) => unreachable!("at most 49 bytes without slashes"),
     }
 }
 
 /// Whether a name is one of [`stage_name`]'s, of any process.
 pub fn is_stage_name(name: &[u8]) -> bool {
-    let is_hex = |bytes: &[u8]| bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let Some((run, rest)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_at_checked(RUN_DIGITS)) else {
-        return false;
-    };
-    let Some(counter) = rest.strip_prefix(b".") else { return false };
-    is_hex(run) && is_hex(counter) && (1..=16).contains(&counter.len())
+    after_run(name).is_some_and(is_counter)
+}
+
+/// Whether a name is one of [`stage_dir_name`]'s, of any process.
+pub fn is_stage_dir_name(name: &[u8]) -> bool {
+    after_run(name).and_then(|rest| rest.strip_prefix(DIR_MARK)).is_some_and(is_counter)
+}
+
+fn is_hex(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+}
+
+fn is_counter(bytes: &[u8]) -> bool {
+    is_hex(bytes) && (1..=16).contains(&bytes.len())
+}
+
+/// What stands behind the number of the run.
+fn after_run(name: &[u8]) -> Option<&[u8]> {
+    let (run, rest) = name.strip_prefix(PREFIX)?.split_at_checked(RUN_DIGITS)?;
+    rest.strip_prefix(b".").filter(|_| is_hex(run))
 }
 
 impl Dir {
@@ -91,13 +118,21 @@ impl Stage {
     /// owner may have, as the file is visible to root and, with a name, to whoever may list the directory.
     ///
     /// Say whether the final name is taken (`replacing`): a file with a name is cheaper to put over another, one
-    /// without (`O_TMPFILE`, where the file system has it) to put where nothing is. Either works for both.
+    /// without (`O_TMPFILE`, where the file system has it) to put where nothing is. Either works for both. What cannot
+    /// be without a name gets only the owner's bits of `mode`.
     pub fn create(dir: &Arc<Dir>, replacing: bool, mode: u32) -> io::Result<Stage> {
         if !replacing && let Some(file) = create_unnamed(dir, mode)? {
             return Ok(Stage { file, dir: Arc::clone(dir), temporary: None, adopted: false });
         }
-        let (file, name) = create_named(dir, mode)?;
+        let (file, name) = create_named(dir, if replacing { mode } else { mode & 0o700 })?;
         Ok(Stage { file, dir: Arc::clone(dir), temporary: Some(name), adopted: false })
+    }
+
+    /// A new file under its final name, for directories that are themselves staged: nobody sees it there before it is
+    /// complete. `EEXIST` where the name is taken. `mode` goes through the umask.
+    pub fn create_final(dir: &Arc<Dir>, name: &Name, mode: u32) -> io::Result<Stage> {
+        let file = dir.create_file(name, mode)?;
+        Ok(Stage { file, dir: Arc::clone(dir), temporary: Some(name.clone()), adopted: false })
     }
 
     /// Takes over a partial file or a stage that an earlier run has left in `dir`, under a fresh name. Refused
@@ -124,6 +159,11 @@ impl Stage {
     /// The file.
     pub fn file(&self) -> &File {
         &self.file
+    }
+
+    /// Whether it has a name, for now or already the final one.
+    pub fn has_name(&self) -> bool {
+        self.temporary.is_some()
     }
 
     /// The directory it will appear in.
@@ -159,6 +199,10 @@ impl Stage {
             }
         }
         let Some(temporary) = &self.temporary else { return Ok(()) };
+        if temporary == name && std::ptr::eq(Arc::as_ptr(&self.dir), to_dir) {
+            self.temporary = None;
+            return Ok(());
+        }
         self.dir.rename(temporary, to_dir, name)?;
         if self.adopted {
             // Renaming between two names of one inode does nothing: the final name is right, this one is extra.
@@ -267,6 +311,23 @@ mod tests {
             b".xfer-stage.0123456789abcdef.1.bak",
         ] {
             assert!(!is_stage_name(other));
+        }
+    }
+
+    #[test]
+    fn stages_of_directories_are_told_from_those_of_files() {
+        let staged = stage_dir_name();
+        assert!(is_stage_dir_name(staged.as_bytes()), "{staged:?}");
+        assert!(!is_stage_name(staged.as_bytes()));
+        assert!(!is_stage_dir_name(stage_name().as_bytes()));
+        for other in [
+            &b".xfer-stage.0123456789abcdef.dir."[..],
+            b".xfer-stage.0123456789abcdef.dir.g",
+            b".xfer-stage.0123456789abcdef.dir",
+            b".xfer-stage.0123456789abcdef.dir.1.2",
+            b".xfer-stage.dir.1",
+        ] {
+            assert!(!is_stage_dir_name(other));
         }
     }
 }

@@ -78,7 +78,23 @@ impl HeldDir {
         if let Some(dir) = &*open {
             return Ok(Arc::clone(dir));
         }
-        let dir = Arc::new(match self.reach {
+        let dir = self.reopen()?;
+        if self.budget.take() {
+            *open = Some(Arc::clone(&dir));
+        }
+        Ok(dir)
+    }
+
+    /// As [`HeldDir::get`], and what is opened for it is not kept.
+    pub(super) fn get_briefly(&self) -> io::Result<Arc<Dir>> {
+        if self.path.is_root() {
+            return Ok(Arc::clone(&self.root));
+        }
+        self.held().map_or_else(|| self.reopen(), Ok)
+    }
+
+    fn reopen(&self) -> io::Result<Arc<Dir>> {
+        Ok(Arc::new(match self.reach {
             Reach::Strict => self.root.open_beneath(&self.path)?,
             Reach::Beneath => {
                 let dir = self.root.open_beneath_following(&self.path)?;
@@ -93,11 +109,26 @@ impl HeldDir {
                 components
                     .try_fold(self.root.open_child_following(&first)?, |dir, name| dir.open_child_following(&name))?
             }
-        });
-        if self.budget.take() {
-            *open = Some(Arc::clone(&dir));
+        }))
+    }
+
+    /// The directory, if it is open.
+    pub(super) fn held(&self) -> Option<Arc<Dir>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Keeps what was opened some other way, if nothing is kept yet; false where the budget is spent.
+    pub(super) fn hold(&self, dir: &Arc<Dir>) -> bool {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if open.is_none() && self.budget.take() {
+            *open = Some(Arc::clone(dir));
         }
-        Ok(dir)
+        open.is_some()
+    }
+
+    /// Whether the budget would let one more directory be kept just now.
+    pub(super) fn may_hold(&self) -> bool {
+        self.budget.held.load(Ordering::Relaxed) < self.budget.max
     }
 
     /// Closes the descriptor; it is opened again when asked for.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::node::PieceWork;
 use super::root::open_auxiliary;
 use super::{FileTask, Found, Receiver};
-use crate::fs::{self, Dir, Stage};
+use crate::fs::{self, Dir};
 use crate::model::{Kind, Operation};
 use crate::monitor::{Action as ItemAction, Changes};
 use crate::plan::compare::Action;
@@ -176,13 +176,13 @@ impl Receiver {
     ) -> bool {
         let name = work.name(index);
         let size = from.found.metadata.size;
+        let task = FileTask::new(Arc::clone(work), index, None, changes, false);
         let copied = from.dir.open_file(name).and_then(|source| {
             let dir = self.ensure(&work.node)?;
-            let stage = Stage::create(&dir, false, 0o600)?;
+            let stage = self.stage_file(&task, &dir)?;
             let copied = fs::copy_file_data(&source, stage.file(), size, self.session.options.sparse, &mut |_| Ok(()))?;
             Ok((stage, copied))
         });
-        let task = FileTask::new(Arc::clone(work), index, None, changes, false);
         match copied {
             Ok((stage, copied)) if copied == size => {
                 let content = task.listed_content();

@@ -106,8 +106,7 @@ impl Receiver {
             None => (metadata.mode, metadata.uid, metadata.gid, metadata.mtime),
         };
         let (uid, gid) = self.owners.wanted(uid, gid);
-        let defaults = self.defaults_in(parent);
-        let mode = destination_mode(mode, kind, before_mode, defaults, options);
+        let mode = destination_mode(mode, kind, before_mode, self.defaults_in(parent), options);
         OwnedChange {
             uid,
             gid,
@@ -119,9 +118,15 @@ impl Receiver {
         }
     }
 
+    /// The permissions that an entry gets; see [`Receiver::change_for`].
+    pub(super) fn mode_for(&self, parent: Option<&Arc<Node>>, mode: u32, kind: Kind, before: Option<&Metadata>) -> u32 {
+        let existing = before.map(|before| before.mode);
+        destination_mode(mode, kind, existing, self.defaults_in(parent), &self.session.options)
+    }
+
     /// Leaves out the owner and group that a new file in the directory has anyway.
     pub(super) fn fit_to_stage(&self, change: &mut OwnedChange, node: &Arc<Node>) {
-        let process = (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw());
+        let process = self.process;
         let group = node.new_files_group.get_or_init(|| {
             // In a set-group-ID directory new files get its group.
             let metadata = node.open().and_then(|dir| dir.metadata());
@@ -133,6 +138,11 @@ impl Receiver {
 }
 
 impl OwnedChange {
+    /// Leaves out the permissions that a new file was made with. They have no bits that a change of owner clears.
+    pub(super) fn less_mode(&mut self, made_with: Option<u32>) {
+        self.mode = self.mode.filter(|&mode| made_with != Some(mode));
+    }
+
     /// Leaves out what is right already on `existing`, the very inode that is changed.
     pub(super) fn less(mut self, existing: &Metadata) -> OwnedChange {
         self.uid = self.uid.filter(|&uid| uid != existing.uid);

@@ -1,13 +1,15 @@
 //! How a file, link or device gets its final name: complete, verified, with its attributes, in one step.
 
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use super::alternatives::Alternative;
+use super::fresh::FreshHold;
 use super::node::{Node, PieceWork};
 use super::{Receiver, RelPath};
 use crate::fs::{self, Dir, Pinned, Stage, Target, stage_name};
-use crate::model::{Acls, Kind, Metadata, Name, Operation, Xattrs};
+use crate::model::{Acls, Entry, Kind, Metadata, Name, Operation, Xattrs};
 use crate::monitor::{Action, Changes, Counters};
 use crate::sync::sender::read::LIVE_MTIME;
 use crate::wire::Content;
@@ -118,10 +120,38 @@ impl FileTask {
 /// Where a file's content is written.
 #[derive(Debug)]
 pub(in crate::sync) enum Written {
-    /// Beside its final name.
-    Staged(Stage),
+    /// Where nobody sees it under its final name.
+    Staged(StagedFile),
     /// Into the file itself (`--inplace`).
     InPlace(InPlaceFile),
+}
+
+/// A file that is not there yet.
+#[derive(Debug)]
+pub(in crate::sync) struct StagedFile {
+    stage: Stage,
+    /// The permissions that it was made with, where these are the ones that were asked for.
+    mode: Option<u32>,
+    /// Declared last, dropped last: the directory gets its name after what is incomplete in it is gone.
+    _hold: Option<FreshHold>,
+}
+
+impl StagedFile {
+    pub(in crate::sync) fn file(&self) -> &std::fs::File {
+        self.stage.file()
+    }
+
+    fn dir(&self) -> &Arc<Dir> {
+        self.stage.dir()
+    }
+
+    fn commit(self, name: &Name) -> io::Result<()> {
+        self.stage.commit(name)
+    }
+
+    pub(super) fn keep_as(self, dir: &Dir, name: &Name) -> io::Result<()> {
+        self.stage.keep_as(dir, name)
+    }
 }
 
 /// A file that is overwritten where it is. Until it is complete it is a mixture: left so, it gets an mtime that makes
@@ -145,7 +175,7 @@ impl Drop for InPlaceFile {
 impl Written {
     pub(in crate::sync) fn file(&self) -> &std::fs::File {
         match self {
-            Written::Staged(stage) => stage.file(),
+            Written::Staged(staged) => staged.file(),
             Written::InPlace(in_place) => &in_place.file,
         }
     }
@@ -184,8 +214,53 @@ impl Receiver {
                 return Ok(Written::InPlace(InPlaceFile { file, complete: false }));
             }
         }
-        let replacing = task.found.is_some();
-        Stage::create(&dir, replacing, 0o600).map(Written::Staged)
+        self.stage_file(task, &dir).map(Written::Staged)
+    }
+
+    /// A new file for a task, in the task's directory.
+    pub(super) fn stage_file(self: &Arc<Receiver>, task: &FileTask, dir: &Arc<Dir>) -> io::Result<StagedFile> {
+        if task.found.is_some() {
+            // It has a name that others see, and another owner for now.
+            return Ok(StagedFile { stage: Stage::create(dir, true, 0o600)?, mode: None, _hold: None });
+        }
+        let node = &task.work.node;
+        let wanted = self.creation_mode(node, &task.work.listed(task.index).entry);
+        let mode = wanted.unwrap_or(0o600);
+        let mut hold = self.enter_fresh(node, task.size());
+        let stage = match hold.is_some() {
+            true => match Stage::create_final(dir, task.name(), mode) {
+                // The file system takes two names for one: the second replaces the first.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                    hold = None;
+                    Stage::create(dir, false, mode)?
+                }
+                other => other?,
+            },
+            false => Stage::create(dir, false, mode)?,
+        };
+        // Some file systems have ideas of their own, and default access control lists: the first of each kind is
+        // looked at.
+        let unseen = hold.is_some() || !stage.has_name();
+        let kept = wanted.filter(|_| unseen).filter(|&wanted| {
+            node.kept_mode.load(Ordering::Relaxed) == wanted || {
+                let kept = fs::metadata_of(stage.file()).is_ok_and(|metadata| metadata.mode == wanted);
+                if kept {
+                    node.kept_mode.store(wanted, Ordering::Relaxed);
+                }
+                kept
+            }
+        });
+        Ok(StagedFile { stage, mode: kept, _hold: hold })
+    }
+
+    /// The permissions that a new file can be made with at once. Not with special bits, which a change of owner clears;
+    /// nor where the umask would take some away, or something that is set later moves them or depends on them.
+    fn creation_mode(&self, node: &Arc<Node>, entry: &Entry) -> Option<u32> {
+        if entry.acls.is_some() || entry.xattrs.is_some() {
+            return None;
+        }
+        let mode = self.mode_for(Some(node), entry.metadata.mode, Kind::File, None);
+        (mode & (0o7000 | self.root.umask) == 0).then_some(mode)
     }
 
     /// Commits a file whose content is complete and verified; settles its entry.
@@ -240,7 +315,11 @@ impl Receiver {
                 change = change.less(&Metadata { mode: 0, ..found.metadata });
                 change.mtime = mtime;
             }
-            _ => self.fit_to_stage(&mut change, &work.node),
+            (Written::Staged(staged), _) => {
+                self.fit_to_stage(&mut change, &work.node);
+                change.less_mode(staged.mode);
+            }
+            (Written::InPlace(_), None) => {}
         }
         let failures = fs::apply(Target::File(written.file()), Kind::File, &change.as_change());
         let is_whole = failures.is_empty();
@@ -280,7 +359,8 @@ impl Receiver {
         work.node.touch();
         stage.commit(name).map_err(|error| (Operation::Rename, error))?;
         work.node.note_committed(name, beside);
-        if options.partial {
+        // A directory that this run made has no parts of an earlier one.
+        if options.partial && !work.node.created.load(Ordering::Relaxed) {
             self.drop_partial(work, name);
         }
         Ok(is_whole)
@@ -388,13 +468,18 @@ impl Receiver {
         let kind = entry.metadata.kind;
         let name = work.name(index);
         let dir = self.ensure(&work.node).map_err(|error| (Operation::Create, error))?;
-        // Made under a stage name and renamed: an existing name never vanishes, a new one never shows half its attributes.
-        let staged = stage_name();
-        match (&entry.link_target, kind) {
-            (Some(target), Kind::Symlink) => dir.make_symlink(target, &staged),
-            _ => dir.make_node(&staged, kind, 0o600, entry.metadata.rdev),
+        let make = |name: &Name| match (&entry.link_target, kind) {
+            (Some(target), Kind::Symlink) => dir.make_symlink(target, name),
+            _ => dir.make_node(name, kind, 0o600, entry.metadata.rdev),
+        };
+        // Made under a stage name and renamed: an existing name never vanishes, a new one never shows half its
+        // attributes. In a directory that is staged itself nobody sees that.
+        let hold = if found.is_none() { self.enter_fresh(&work.node, 0) } else { None };
+        let in_place = hold.is_some() && make(name).is_ok();
+        let staged = if in_place { name.clone() } else { stage_name() };
+        if !in_place {
+            make(&staged).map_err(|error| (Operation::Create, error))?;
         }
-        .map_err(|error| (Operation::Create, error))?;
         work.node.touch();
         let mut change = self.change_for(Some(&work.node), entry, None, None);
         self.fit_to_stage(&mut change, &work.node);
@@ -422,11 +507,12 @@ impl Receiver {
             }
             _ => {}
         }
-        if let Err(error) = dir.rename(&staged, &dir, name) {
+        if !in_place && let Err(error) = dir.rename(&staged, &dir, name) {
             let _leaves_a_stage_for_the_next_run = dir.unlink(&staged);
             return Err((Operation::Rename, error));
         }
         work.node.note_committed(name, beside);
+        drop(hold);
         Ok(is_whole)
     }
 
@@ -460,13 +546,13 @@ impl Receiver {
         self.deferred.lock().unwrap_or_else(PoisonError::into_inner).push(deferred);
     }
 
-    /// Where an entry that is done can be reached now: what waits for a directory to give way has another name.
-    pub(super) fn present_path(&self, work: &Arc<PieceWork>, index: u16) -> RelPath {
+    /// The name that an entry which is done has now: what waits for a directory to give way has another.
+    pub(super) fn present_name(&self, work: &Arc<PieceWork>, index: u16) -> Name {
         let deferred = self.deferred.lock().unwrap_or_else(PoisonError::into_inner);
         let waits = |one: &&Deferred| Arc::ptr_eq(&one.node, &work.node) && one.name == *work.name(index);
         match deferred.iter().find(waits) {
-            Some(Deferred { staged: Some(staged), .. }) => work.node.path.join(staged),
-            _ => work.path(index),
+            Some(Deferred { staged: Some(staged), .. }) => staged.clone(),
+            _ => work.name(index).clone(),
         }
     }
 

@@ -265,7 +265,7 @@ impl Receiver {
     }
 
     /// Without root's powers a directory has to let its owner write before something in it can be deleted.
-    fn let_owner_write(&self, dir: &Dir) {
+    pub(super) fn let_owner_write(&self, dir: &Dir) {
         if fs::am_root() || self.session.options.dry_run {
             return;
         }

@@ -58,8 +58,14 @@ impl Receiver {
         }
         let dir = self.ensure(&work.node).map_err(|error| (Operation::Create, error))?;
         let name = work.name(index);
-        dir.make_dir(name, 0o700).map_err(|error| (Operation::Create, error))?;
-        self.disinherit(&dir, name, listed);
+        let staged = match child {
+            Some(child) => self.stage_directory(child, &dir, listed).map_err(|error| (Operation::Create, error))?,
+            None => false,
+        };
+        if !staged {
+            dir.make_dir(name, 0o700).map_err(|error| (Operation::Create, error))?;
+            self.disinherit(&dir, name, listed);
+        }
         work.node.touch();
         self.session.count(|stats| stats.created.add(Kind::Dir));
         self.tell_new_directory(work, index, created);
@@ -75,7 +81,7 @@ impl Receiver {
 
     /// A set-group-ID directory hands its bit and its group on. Where the source has no such bit and groups are not
     /// carried over, what is made inside must not get the group by it.
-    fn disinherit(&self, dir: &Arc<Dir>, name: &crate::model::Name, listed: &ListedEntry) {
+    pub(super) fn disinherit(&self, dir: &Arc<Dir>, name: &crate::model::Name, listed: &ListedEntry) {
         let preserve = &self.session.options.preserve;
         if preserve.group || !preserve.perms || listed.entry.metadata.mode & 0o2000 != 0 {
             return;

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::node::PieceWork;
+use super::node::{Node, PieceWork};
 use super::{Account, Charge, Found, Receiver};
-use crate::fs::{Dir, stage_name};
-use crate::model::{Kind, Operation, PieceId, RelPath};
+use crate::fs::stage_name;
+use crate::model::{Kind, Name, Operation, PieceId, RelPath};
 use crate::monitor::{Action, Changes};
 use crate::plan::compare::{Action as CompareAction, SkipReason};
 
@@ -24,7 +24,20 @@ enum Group {
     /// The leader's content is on its way.
     Pending(Vec<Waiting>),
     /// The leader is there.
-    There(RelPath),
+    There(Leader),
+}
+
+/// A name that others are linked to. By its directory, not by a path: that may still have a stage's name on the way.
+#[derive(Debug, Clone)]
+pub(super) struct Leader {
+    node: Arc<Node>,
+    name: Name,
+}
+
+impl Leader {
+    fn path(&self) -> RelPath {
+        self.node.path.join(&self.name)
+    }
 }
 
 /// What an inode at the destination stands for: a group of the source, or a single entry.
@@ -65,8 +78,8 @@ pub(super) enum Membership {
     First,
     /// It waits until the leader is there.
     Waits,
-    /// The leader is there, under this path.
-    Of(RelPath),
+    /// The leader is there.
+    Of(Leader),
 }
 
 /// What a group takes beside its leader's path.
@@ -94,15 +107,15 @@ impl HardLinks {
                 waiting.push(Waiting { work: Arc::clone(work), index, found: found.cloned() });
                 Membership::Waits
             }
-            Some((Group::There(path), _)) => Membership::Of(path.clone()),
+            Some((Group::There(leader), _)) => Membership::Of(leader.clone()),
         }
     }
 
-    /// The leader is there: those that waited. Its path serves all that come later.
-    fn lead(&self, group: u64, path: RelPath) -> Vec<Waiting> {
+    /// The leader is there: those that waited. It serves all that come later.
+    fn lead(&self, group: u64, leader: Leader) -> Vec<Waiting> {
         let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        let charge = self.account.charge(GROUP_BYTES + path.as_bytes().len());
-        match groups.insert(group, (Group::There(path), charge)) {
+        let charge = self.account.charge(GROUP_BYTES + leader.name.as_bytes().len());
+        match groups.insert(group, (Group::There(leader), charge)) {
             Some((Group::Pending(waiting), _)) => waiting,
             _ => Vec::new(),
         }
@@ -128,7 +141,7 @@ impl Receiver {
             self.session.fail(crate::wire::FlowError::Excess { what: "files with several names" }.into());
         }
         if is_there {
-            let leader = self.present_path(work, index);
+            let leader = Leader { node: Arc::clone(&work.node), name: self.present_name(work, index) };
             for waiting in self.hard_links.lead(group, leader.clone()) {
                 self.link_to(&waiting.work, waiting.index, waiting.found.as_ref(), &leader);
                 self.settle(&waiting.work);
@@ -146,7 +159,7 @@ impl Receiver {
         work: &Arc<PieceWork>,
         index: u16,
         found: Option<&Found>,
-        leader: &RelPath,
+        leader: &Leader,
     ) {
         match self.try_link_to(work, index, found, leader) {
             Ok(linked) => {
@@ -157,7 +170,7 @@ impl Receiver {
                     self.session.count(|stats| stats.created.add(entry.metadata.kind));
                 }
                 let action = if changed { Action::HardLinked } else { Action::Unchanged };
-                self.tell(work, index, action, changes, 0, changed.then_some(leader));
+                self.tell(work, index, action, changes, 0, changed.then(|| leader.path()).as_ref());
                 let is_there = matches!(linked, Linked::Made | Linked::Already);
                 if is_there && !self.is_source_itself(work, index, found) {
                     work.mark_safe(index);
@@ -173,7 +186,7 @@ impl Receiver {
         work: &Arc<PieceWork>,
         index: u16,
         found: Option<&Found>,
-        leader: &RelPath,
+        leader: &Leader,
     ) -> Result<Linked, (Operation, io::Error)> {
         let options = &self.session.options;
         if options.dry_run {
@@ -184,10 +197,10 @@ impl Receiver {
             return Ok(Linked::LeftOut);
         }
         let link = |error| (Operation::Link, error);
-        let (parent, leader_name) = leader.split_last().ok_or((Operation::Link, io::ErrorKind::InvalidInput.into()))?;
-        let leader_dir = self.open_in_root(&parent).map_err(link)?;
+        let leader_name = &leader.name;
+        let leader_dir = leader.node.open_briefly().map_err(link)?;
         if let Some(found) = found {
-            let led = leader_dir.stat(&leader_name).map_err(link)?;
+            let led = leader_dir.stat(leader_name).map_err(link)?;
             if (led.dev, led.ino) == (found.metadata.dev, found.metadata.ino) {
                 return Ok(Linked::Already);
             }
@@ -199,7 +212,7 @@ impl Receiver {
         let name = work.name(index);
         work.node.touch();
         let Some(found) = found else {
-            match leader_dir.make_link(&leader_name, &dir, name) {
+            match leader_dir.make_link(leader_name, &dir, name) {
                 Ok(()) => return Ok(Linked::Made),
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => return Err(link(error)),
@@ -208,7 +221,7 @@ impl Receiver {
         };
         let beside = self.keeps_backups_beside(&work.node);
         let staged = stage_name();
-        leader_dir.make_link(&leader_name, &dir, &staged).map_err(link)?;
+        leader_dir.make_link(leader_name, &dir, &staged).map_err(link)?;
         if found.metadata.kind == Kind::Dir && !self.makes_way_at_once(&dir, name) {
             self.defer(&work.node, name, dir, Some(staged));
             return Ok(Linked::Waits);
@@ -226,14 +239,6 @@ impl Receiver {
         }
         work.node.note_committed(name, beside);
         Ok(Linked::Made)
-    }
-
-    /// A directory below the destination's root, through links only where `-K` lets them stand for directories.
-    fn open_in_root(&self, path: &RelPath) -> io::Result<Dir> {
-        match self.session.options.links.keep_dir_links {
-            true => self.root.dir.open_beneath_following(path),
-            false => self.root.dir.open_beneath(path),
-        }
     }
 
     /// Whether a file at the destination is the same inode as one that stands for something else in the source. What
@@ -266,9 +271,8 @@ impl Receiver {
         *claims.entry(inode).or_insert(claim) != claim
     }
 
-    fn is_name_of(&self, found: &Found, leader: &RelPath) -> bool {
-        let Some((parent, name)) = leader.split_last() else { return false };
-        let led = self.open_in_root(&parent).and_then(|dir| dir.stat(&name));
+    fn is_name_of(&self, found: &Found, leader: &Leader) -> bool {
+        let led = leader.node.open_briefly().and_then(|dir| dir.stat(&leader.name));
         led.is_ok_and(|led| (led.dev, led.ino) == (found.metadata.dev, found.metadata.ino))
     }
 }

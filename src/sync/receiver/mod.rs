@@ -10,6 +10,7 @@ mod backup;
 mod commit;
 mod delete;
 mod directory;
+mod fresh;
 mod hard_links;
 mod item;
 mod node;
@@ -19,6 +20,7 @@ mod piece;
 pub(super) mod root;
 mod waiting;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -93,6 +95,12 @@ pub(super) struct Receiver {
     account: Account,
     extras: Mutex<Vec<Extra>>,
     deferred: Mutex<Vec<commit::Deferred>>,
+    /// Directories that have a stage's name now, by it.
+    staged_directories: Mutex<HashMap<Name, Arc<Node>>>,
+    /// Held while one of them gets its name.
+    publishing: Mutex<()>,
+    /// Effective user and group of this process.
+    process: (u32, u32),
     /// Closed when everything is settled, which ends the workers.
     work: Mutex<Option<Outbox<Arc<PieceWork>>>>,
     inbox: Inbox<Arc<PieceWork>>,
@@ -131,6 +139,9 @@ impl Receiver {
             account,
             extras: Mutex::default(),
             deferred: Mutex::default(),
+            staged_directories: Mutex::default(),
+            publishing: Mutex::default(),
+            process: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
             work: Mutex::new(Some(work)),
             inbox,
             finished: Mutex::new(false),
@@ -174,9 +185,10 @@ impl Receiver {
         if piece.after.is_none() && !piece.merge_files.is_empty() {
             let _first_piece_only = node.merge_files.set(piece.merge_files.clone());
         }
-        node.begin();
+        node.begin_own();
         if piece.last {
             // The listing itself has ended; the piece still holds the node.
+            node.end_own();
             node.end();
         }
         let rename = self.root.rename.clone().filter(|_| node.parent.is_none());
@@ -270,6 +282,9 @@ impl Receiver {
     fn release(self: &Arc<Receiver>, work: &Arc<PieceWork>) {
         self.unlisted.lock().unwrap_or_else(PoisonError::into_inner).fall_asleep(work, &self.account);
         self.supply.release(&work.arrived, work.take_safe());
+        if work.node.end_own() {
+            self.close_fresh(&work.node);
+        }
         self.end_part(&work.node);
     }
 
@@ -307,9 +322,10 @@ impl Receiver {
         }
     }
 
-    /// The run ends early: what waited for its end is dropped, so that no stage stays.
+    /// The run ends early: what waited for its end is dropped, so that no stage stays; what is complete is kept.
     pub(super) fn abandon(&self) {
         self.drop_all_deferred();
+        self.publish_all();
     }
 
     /// What follows the transfer: what had to wait, and deletion.

@@ -2,10 +2,11 @@
 
 use std::collections::HashSet;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::Arrived;
+use super::fresh::Fresh;
 use super::waiting::{Account, Charge, heap_bytes};
 use crate::fs::{Dir, NameList};
 use crate::model::{ListedEntry, Name, Piece, RelPath};
@@ -62,10 +63,16 @@ pub(super) struct Node {
     pub(super) new_entry_defaults: OnceLock<NewEntryDefaults>,
     /// Group that new files in it get.
     pub(super) new_files_group: OnceLock<u32>,
+    /// Where it was made under a stage's name.
+    pub(super) fresh: OnceLock<Fresh>,
+    /// Permissions that a new file was asked to have here, and had; none yet: a value that no permissions are.
+    pub(super) kept_mode: AtomicU32,
     /// Unfinished parts: the listing itself, pieces, child directories.
     pending: AtomicUsize,
     visited: AtomicBool,
     _charge: Charge,
+    /// As `pending`, without child directories.
+    own_pending: AtomicUsize,
 }
 
 impl Node {
@@ -97,9 +104,12 @@ impl Node {
             committed: Mutex::default(),
             new_entry_defaults: OnceLock::new(),
             new_files_group: OnceLock::new(),
+            fresh: OnceLock::new(),
+            kept_mode: AtomicU32::new(u32::MAX),
             pending: AtomicUsize::new(1),
             visited: AtomicBool::new(false),
             _charge: account.charge(size_of::<Node>() + heap),
+            own_pending: AtomicUsize::new(1),
         })
     }
 
@@ -154,7 +164,18 @@ impl Node {
     }
 
     pub(super) fn open(&self) -> io::Result<Arc<Dir>> {
-        self.dir.get()
+        match self.created.load(Ordering::Relaxed) {
+            true => self.open_created(true),
+            false => self.dir.get(),
+        }
+    }
+
+    /// As [`Node::open`], for one use long after: the budget is for those that are worked on.
+    pub(super) fn open_briefly(&self) -> io::Result<Arc<Dir>> {
+        match self.created.load(Ordering::Relaxed) {
+            true => self.open_created(false),
+            false => self.dir.get_briefly(),
+        }
     }
 
     /// A name is the source's now; `beside` is what [`super::Receiver::keeps_backups_beside`] gave.
@@ -177,6 +198,17 @@ impl Node {
     /// One part less; true when it was the last.
     pub(super) fn end(&self) -> bool {
         self.pending.fetch_sub(1, Ordering::AcqRel) == 1
+    }
+
+    /// One more of its own parts.
+    pub(super) fn begin_own(&self) {
+        self.own_pending.fetch_add(1, Ordering::AcqRel);
+        self.begin();
+    }
+
+    /// One of its own parts less, which [`Node::end`] follows; true when it was the last.
+    pub(super) fn end_own(&self) -> bool {
+        self.own_pending.fetch_sub(1, Ordering::AcqRel) == 1
     }
 
     pub(super) fn touch(&self) {

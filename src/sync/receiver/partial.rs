@@ -4,9 +4,10 @@
 use std::io;
 use std::sync::Arc;
 
+use super::commit::StagedFile;
 use super::node::{Node, PieceWork};
 use super::{FileTask, Receiver};
-use crate::fs::{self, Dir, Stage};
+use crate::fs::{self, Dir};
 use crate::limits;
 use crate::model::{Name, RelPath};
 
@@ -66,7 +67,7 @@ impl Receiver {
     }
 
     /// Keeps what came of a file.
-    pub(in crate::sync) fn keep_partial(&self, task: &FileTask, stage: Stage) {
+    pub(in crate::sync) fn keep_partial(&self, task: &FileTask, stage: StagedFile) {
         if !self.session.options.partial {
             return;
         }

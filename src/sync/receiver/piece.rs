@@ -97,7 +97,7 @@ impl Receiver {
     fn extra(&self, node: &Arc<Node>, (name, kind): (&[u8], Option<Kind>), whole: bool) {
         let Ok(name) = Name::new(name) else { return };
         let options = &self.session.options;
-        // A stage whose writer lives is locked by it. Directories are never stages.
+        // A stage whose writer lives is locked by it.
         if fs::is_stage_name(name.as_bytes()) && kind != Some(Kind::Dir) {
             if options.dry_run {
                 return;
@@ -110,6 +110,17 @@ impl Receiver {
                     node.touch();
                 }
                 return;
+            }
+        }
+        if fs::is_stage_dir_name(name.as_bytes()) && kind.is_none_or(|kind| kind == Kind::Dir) {
+            if options.dry_run {
+                return;
+            }
+            match node.open().and_then(|dir| self.sweep_staged_directory(&dir, &name)) {
+                Ok(true) => return node.touch(),
+                Ok(false) => return,
+                // A file after all, or someone else's, or it cannot go: judged like any other.
+                Err(_) => {}
             }
         }
         if !whole {

@@ -21,8 +21,10 @@ impl SourceFile {
     /// Opens a regular file. Within one tick of the kernel's coarse clock after its last write, a further write would not
     /// move the mtime: such a file is left to age first.
     pub(in crate::sync) fn open(dir: &Arc<Dir>, name: &Name, followed: bool) -> io::Result<SourceFile> {
-        let file = if followed { dir.open_file_following(name)? } else { dir.open_file(name)? };
-        let mut before = fs::metadata_of(&file)?;
+        let (file, mut before) = match followed {
+            true => dir.open_file_following_with_metadata(name)?,
+            false => dir.open_file_with_metadata(name)?,
+        };
         let age_ns = clock::now().total_nanoseconds() - before.mtime.max(before.ctime).total_nanoseconds();
         if (0..i128::from(limits::RACY_MTIME_NS)).contains(&age_ns) {
             clock::sleep_ns(limits::RACY_MTIME_NS as u64 - age_ns as u64);

@@ -310,7 +310,7 @@ impl Verifier {
         if self.is_hidden(node, &name, is_dir) || hides(node, &name, is_dir) {
             return;
         }
-        differs(match fs::is_stage_name(bytes) {
+        differs(match fs::is_stage_name(bytes) || fs::is_stage_dir_name(bytes) {
             true => "only in the destination: an interrupted run left it, the next sync takes it away",
             false => "only in the destination",
         });
