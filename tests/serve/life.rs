@@ -105,6 +105,7 @@ fn a_service_manager_opens_the_socket_and_hears_of_it() {
         command.env("NOTIFY_SOCKET", notify);
     });
     assert_eq!(hear(), "READY=1\n");
+    daemon.line("metrics on");
     assert_eq!(daemon.count("listening on"), 1);
     let synced = place.client().sync(&[at(&daemon, "data", "")], here(&place.path("out")));
     assert_eq!(synced.unwrap(), Outcome::Complete);

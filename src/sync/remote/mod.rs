@@ -31,6 +31,7 @@ use self::relay::Relay;
 use super::clock::Stopwatch;
 use super::session::Session;
 use super::{Connect, StopFlag, SyncError};
+use crate::fs::Base;
 use crate::limits;
 use crate::model::Stats;
 use crate::monitor::Monitor;
@@ -344,15 +345,15 @@ fn near(session: &Session, directories: impl FnOnce() -> Vec<(u32, u32, u64)>) -
 }
 
 /// Directories that sources lie in or, as directories, are.
-fn source_places(paths: &[Vec<u8>]) -> Vec<(u32, u32, u64)> {
+fn source_places(base: &Base, paths: &[Vec<u8>]) -> Vec<(u32, u32, u64)> {
     let contents = |path: &[u8]| path.ends_with(b"/") || path.ends_with(b"/.") || path == b".";
-    let parents = paths.iter().filter(|path| !contents(path)).filter_map(|path| place(&parent(path)));
-    paths.iter().filter_map(|path| place(path)).chain(parents).collect()
+    let parents = paths.iter().filter(|path| !contents(path)).filter_map(|path| place(base, &parent(path)));
+    paths.iter().filter_map(|path| place(base, path)).chain(parents).collect()
 }
 
 /// The directory that a destination is, or lies in where it is none.
-fn destination_places(path: &[u8]) -> Vec<(u32, u32, u64)> {
-    place(path).or_else(|| place(&parent(path))).into_iter().collect()
+fn destination_places(base: &Base, path: &[u8]) -> Vec<(u32, u32, u64)> {
+    place(base, path).or_else(|| place(base, &parent(path))).into_iter().collect()
 }
 
 fn parent(path: &[u8]) -> Vec<u8> {
@@ -361,21 +362,20 @@ fn parent(path: &[u8]) -> Vec<u8> {
 }
 
 /// A directory by what it is, whatever it is called.
-fn place(path: &[u8]) -> Option<(u32, u32, u64)> {
-    let path = if path.is_empty() { &b"."[..] } else { path };
-    let dir = crate::fs::Dir::open(std::path::Path::new(std::ffi::OsStr::from_bytes(path))).ok()?;
+fn place(base: &Base, path: &[u8]) -> Option<(u32, u32, u64)> {
+    let dir = base.open_dir(path).ok()?;
     dir.metadata().ok().map(|metadata| (metadata.dev.0, metadata.dev.1, metadata.ino))
 }
 
 /// `--remove-source-files` where both ends are one place would remove the only copy.
-fn refuse_one_place(setup: &Setup) -> Result<(), SyncError> {
+fn refuse_one_place(setup: &Setup, base: &Base) -> Result<(), SyncError> {
     let Some(near) = &setup.near else { return Ok(()) };
     if near.boot_id.is_empty() || near.boot_id != crate::fs::boot_id() {
         return Ok(());
     }
     let far = match setup.role {
-        FarRole::Sender => source_places(&setup.paths.paths),
-        FarRole::Receiver => setup.paths.paths.iter().flat_map(|path| destination_places(path)).collect(),
+        FarRole::Sender => source_places(base, &setup.paths.paths),
+        FarRole::Receiver => setup.paths.paths.iter().flat_map(|path| destination_places(base, path)).collect(),
     };
     if far.iter().any(|place| near.directories.contains(place)) {
         return Err(SyncError::usage(
@@ -412,7 +412,7 @@ fn push(
     watch: &Stopwatch,
 ) -> Result<Stats, SyncError> {
     let mut setup = setup(session, FarRole::Receiver, vec![destination.path().to_vec()], arguments, destination, how);
-    setup.near = near(session, || source_places(arguments));
+    setup.near = near(session, || source_places(&session.base, arguments));
     let far = connect(session, destination, setup, how)?;
     take_part(session, far, watch, |part| feed::run(part, arguments))
 }
@@ -427,7 +427,7 @@ fn pull(
     watch: &Stopwatch,
 ) -> Result<Stats, SyncError> {
     let mut setup = setup(session, FarRole::Sender, arguments.to_vec(), &[], source, how);
-    setup.near = near(session, || destination.map(destination_places).unwrap_or_default());
+    setup.near = near(session, || destination.map(|path| destination_places(&session.base, path)).unwrap_or_default());
     let far = connect(session, source, setup, how)?;
     take_part(session, far, watch, |part| match destination {
         destination if session.verify.is_some() => verify_in::run(part, destination),
@@ -558,7 +558,8 @@ pub(in crate::sync) fn serve_on(
         writer.close().map_err(SyncError::from_link)?;
         return Ok(Stats::default());
     }
-    let admitted = gatekeeper.admit(&mut setup).and_then(|admission| refuse_one_place(&setup).map(|()| admission));
+    let admitted = gatekeeper.admit(&mut setup);
+    let admitted = admitted.and_then(|admission| refuse_one_place(&setup, &admission.base).map(|()| admission));
     let admission = match admitted {
         Ok(admission) => admission,
         Err(error) => {
