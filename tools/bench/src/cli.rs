@@ -89,6 +89,9 @@ struct RunArguments {
     /// loopback, netns, or wan:RTT_MS,RATE_MBIT,LOSS_PERCENT
     #[arg(long, value_name = "LINK", default_value = "loopback")]
     link: LinkKind,
+    /// TCP's congestion control in the namespaces, as cubic or bbr [default: the kernel's]
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -99,6 +102,9 @@ struct WanArguments {
     /// Bytes that wait for each direction before packets are dropped [default: rate times round trip]
     #[arg(long, value_name = "BYTES")]
     queue_bytes: Option<u64>,
+    /// TCP's congestion control at both ends, as cubic or bbr [default: the kernel's]
+    #[arg(long, value_name = "NAME")]
+    congestion: Option<String>,
     /// TCP streams of the proof
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     streams: u16,
@@ -218,6 +224,7 @@ fn measure(arguments: RunArguments) -> Result<bool> {
         runs: arguments.runs.into(),
         size: arguments.size,
         link: arguments.link,
+        congestion: arguments.congestion,
         dir: arguments.common.dir,
         limit: Duration::from_secs(arguments.common.limit_s),
         command: own_command(),
@@ -252,6 +259,7 @@ fn smoke(common: &Common) -> Result<bool> {
             runs: 1,
             size: Size::Small,
             link,
+            congestion: None,
             dir: common.dir.clone(),
             limit: Duration::from_secs(common.limit_s),
             command: own_command(),
@@ -283,8 +291,8 @@ fn smoke(common: &Common) -> Result<bool> {
 fn wan(arguments: &WanArguments) -> Result<bool> {
     let mut line = arguments.line;
     line.queue_bytes = arguments.queue_bytes.unwrap_or(line.queue_bytes);
-    let link = Link::up(LinkKind::Wan(line))?;
-    println!("{}", link.kind);
+    let link = Link::up(LinkKind::Wan(line), arguments.congestion.as_deref())?;
+    println!("{}, TCP {}", link.kind, link.congestion());
     if arguments.hold {
         if let Some((near, far)) = link.prefixes() {
             println!("near: {near} COMMAND\nfar ({}): {far} COMMAND\nSIGINT ends it", link.far_address());

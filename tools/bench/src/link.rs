@@ -95,11 +95,16 @@ fn ip(words: &str) -> Result<()> {
 }
 
 impl Link {
-    /// Brings it up.
-    pub(crate) fn up(kind: LinkKind) -> Result<Link> {
+    /// Brings it up. `congestion` is TCP's congestion control at both ends; the kernel's default without.
+    pub(crate) fn up(kind: LinkKind, congestion: Option<&str>) -> Result<Link> {
         let mut link = Link { kind, emulator: None, namespaces: None };
         if kind == LinkKind::Loopback {
-            return Ok(link);
+            return match congestion {
+                None => Ok(link),
+                Some(_) => Err(Error::Refused(
+                    "congestion control is chosen in namespaces of its own: give --link netns or wan:…".to_owned(),
+                )),
+            };
         }
         if !rustix::process::geteuid().is_root() || !found("ip") {
             return Err(Error::Refused(
@@ -128,8 +133,24 @@ impl Link {
             }
             ip(&format!("-n {name} addr add {own}/32 peer {other} dev {device}"))?;
             ip(&format!("-n {name} link set dev {device} up"))?;
+            if let Some(congestion) = congestion {
+                let setting = format!("net.ipv4.tcp_congestion_control={congestion}");
+                prepare(&argv(["ip", "netns", "exec", name, "sysctl", "-q", "-w", &setting])).map_err(|error| {
+                    // Namespaces may choose only what the host allows to everyone; the host is not ours to change.
+                    Error::Refused(format!(
+                        "{error}; this host must have {congestion}, and allow it to namespaces, in \
+                         net.ipv4.tcp_allowed_congestion_control"
+                    ))
+                })?;
+            }
         }
         Ok(link)
+    }
+
+    /// TCP's congestion control at the near end, which sends most: figures of a line with loss hang on it.
+    pub(crate) fn congestion(&self) -> String {
+        let output = self.near(&argv(["cat", "/proc/sys/net/ipv4/tcp_congestion_control"])).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
     }
 
     /// Where the far end listens.

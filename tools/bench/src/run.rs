@@ -20,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) runs: usize,
     pub(crate) size: Size,
     pub(crate) link: LinkKind,
+    /// TCP's congestion control, if not the kernel's default.
+    pub(crate) congestion: Option<String>,
     /// Where trees are made, in a directory of their own.
     pub(crate) dir: PathBuf,
     /// After how long a run is killed.
@@ -81,7 +83,7 @@ struct Bench<'a> {
 pub(crate) fn run(settings: &Settings) -> Result<(Report, Result<()>)> {
     tell_leftovers(&settings.dir);
     let scratch = Scratch::new(&settings.dir)?;
-    let link = Link::up(settings.link)?;
+    let link = Link::up(settings.link, settings.congestion.as_deref())?;
     let mut bench =
         Bench { settings, link, servers: Servers::default(), scratch, notes: Vec::new(), absent: Vec::new() };
     let mut report = Report {
@@ -89,7 +91,7 @@ pub(crate) fn run(settings: &Settings) -> Result<(Report, Result<()>)> {
         command: settings.command.clone(),
         machine: machine::described(),
         versions: machine::versions(&settings.peers),
-        link: settings.link.to_string(),
+        link: format!("{}, TCP {}", settings.link, bench.link.congestion()),
         size: format!("{:?}", settings.size).to_lowercase(),
         rows: Vec::new(),
         notes: Vec::new(),
