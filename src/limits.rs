@@ -246,8 +246,15 @@ pub const NAMES_CACHED_MAX: usize = 100_000;
 /// firewall that drops shows only as silence.
 pub const LANE_CONNECT_TIMEOUT_MS: u64 = 2_000;
 
-/// Milliseconds that the other end has to answer a word about lanes: it only has to bind a socket.
-pub const LANE_ANSWER_TIMEOUT_MS: u64 = 5_000;
+/// Milliseconds that the other end has to answer a word about lanes. It only has to bind a socket, but on a slow link its
+/// answer waits behind megabytes of content; and waiting costs nothing, since work goes on.
+pub const LANE_ANSWER_TIMEOUT_MS: u64 = 30_000;
+
+/// Milliseconds that a far end listens for lanes at most: longer than any client tries, which says when it is done.
+pub const LANE_LISTEN_TIMEOUT_MS: u64 = 2 * AUTHENTICATION_TIMEOUT_MS;
+
+/// Milliseconds without a sign of life, at least, before the kernel gives up a data lane of a run with `--timeout`.
+pub const LANE_PATH_TIMEOUT_MS: u64 = 60_000;
 
 /// Addresses of one host that a peer may name.
 pub const LANE_ADDRESSES_MAX: usize = 8;

@@ -116,6 +116,9 @@ pub enum SyncError {
         /// It had heard nothing for too long.
         timed_out: bool,
     },
+    /// More directories wait to be listed than a receiver takes.
+    #[error("too many directories wait to be listed ({} at most)", crate::limits::DIRECTORIES_OUTSTANDING_MAX)]
+    TooManyDirectories,
     /// `--transport direct`, and no direct lane came about.
     #[error("no direct connection to the other host: {reason}")]
     NoLanes {
@@ -180,6 +183,7 @@ impl SyncError {
             SyncError::Full { .. } => {
                 "everything that was complete has stayed; make room and run the same command again".into()
             }
+            SyncError::TooManyDirectories => "copy its subdirectories in several runs".into(),
             SyncError::Far { hint, .. } if !hint.is_empty() => hint.clone(),
             SyncError::TimedOut => "the next run goes on from here; --timeout sets how long to wait".into(),
             SyncError::Link(_) => "the next run goes on from here".into(),

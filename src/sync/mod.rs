@@ -1,5 +1,6 @@
 //! The sync job: sender, receiver, both on one machine or at the two ends of a remote shell.
 
+mod buffers;
 mod clock;
 mod content;
 mod error;

@@ -317,6 +317,12 @@ impl ReceiverFlow {
                 || self.wanted_bytes.saturating_add(bytes) <= self.limits.wanted_bytes)
     }
 
+    /// Whether there is room for many wants: when to wake those that wait to ask for more.
+    pub fn has_ample_room(&self) -> bool {
+        self.wants.len() < self.limits.large_wants
+            || (self.wants.len() < self.limits.wants / 4 && self.wanted_bytes <= self.limits.wanted_bytes / 2)
+    }
+
     /// A file is wanted.
     pub fn want(&mut self, key: FileKey, mode: &WantMode, bytes: u64) {
         self.wanted_bytes = self.wanted_bytes.saturating_add(bytes);

@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, Weak};
 
 use crossbeam_channel::Receiver as Inbox;
 
-use super::feed::{Feed, Job};
+use super::feed::{DELTA_THREADS, Feed, Job};
 use super::out_frame::{Attempt, OutFrame};
 use super::spread::{SPREAD_SEGMENTS_MIN, Spread};
 use crate::fs;
@@ -15,6 +15,7 @@ use crate::model::{ContentHasher, Digest, Operation, Problem, ProblemKind};
 use crate::monitor::Counters;
 use crate::net::LinkWriter;
 use crate::sync::content::digest_file;
+use crate::sync::receiver::IDLE_LOOK;
 use crate::sync::sender::read::SourceFile;
 use crate::sync::sender::walk::SentPiece;
 use crate::wire::{DataRecord, Failure, FileKey, Want, WantMode};
@@ -28,6 +29,26 @@ pub(super) struct Work {
     pub(super) spreads: Inbox<Arc<Spread>>,
     /// Closed when data lanes have taken over from the control lane.
     pub(super) control_only: Inbox<()>,
+}
+
+/// Leave to answer a want against a basis over a data lane. Such a lane waits for signatures now and then, and the
+/// receiver signs only so many files at once: half of the lanes, at most, so that other files never wait for those.
+struct DeltaTurn<'a>(&'a Feed);
+
+impl DeltaTurn<'_> {
+    fn take(feed: &Feed) -> Option<DeltaTurn<'_>> {
+        let most = (feed.lanes() / 2).clamp(1, DELTA_THREADS);
+        let taken = feed
+            .delta_lanes
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < most).then_some(taken + 1));
+        taken.is_ok().then_some(DeltaTurn(feed))
+    }
+}
+
+impl Drop for DeltaTurn<'_> {
+    fn drop(&mut self) {
+        self.0.delta_lanes.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// One want on its way to being answered.
@@ -85,11 +106,22 @@ impl Feed {
                 spread.help(self, &mut frame);
                 continue;
             }
+            let may_delta = DeltaTurn::take(self);
+            if may_delta.is_some()
+                && let Ok(job) = work.deltas.try_recv()
+            {
+                self.answer_all(&job, &mut frame);
+                frame.send();
+                continue;
+            }
             if let Ok(job) = work.jobs.try_recv() {
+                drop(may_delta);
                 self.answer_all(&job, &mut frame);
                 continue;
             }
             frame.send();
+            let never = crossbeam_channel::never();
+            let deltas = if may_delta.is_some() { &work.deltas } else { &never };
             crossbeam_channel::select! {
                 recv(work.spreads) -> spread => match spread {
                     Ok(spread) => spread.help(self, &mut frame),
@@ -99,10 +131,12 @@ impl Feed {
                     Ok(job) => self.answer_all(&job, &mut frame),
                     Err(_) => break,
                 },
-                recv(work.deltas) -> job => match job {
+                recv(deltas) -> job => match job {
                     Ok(job) => self.answer_all(&job, &mut frame),
                     Err(_) => break,
                 },
+                // Another lane may have left a turn meanwhile.
+                default(IDLE_LOOK) => {}
             }
         }
         frame.close();
@@ -180,6 +214,9 @@ impl Feed {
             WantMode::IfDiffers(digest) => Some(*digest),
             WantMode::Delta { digest, basis_bytes, .. } if *basis_bytes == content.size => *digest,
             WantMode::Digest => {
+                if content.size > limits::SMALL_FILE_BYTES_MAX {
+                    frame.send();
+                }
                 let digest = self.digest(source)?;
                 frame.push(answer.key, &DataRecord::Digest { digest });
                 return Ok(());
@@ -189,11 +226,15 @@ impl Feed {
         if content.size <= limits::SMALL_FILE_BYTES_MAX && !matches!(mode, WantMode::Delta { .. }) {
             return self.send_small(answer, source, known, frame);
         }
-        if let Some(known) = known
-            && self.digest(source)? == known
-        {
-            frame.push(answer.key, &DataRecord::Same { content, segments: answer.segments });
-            return Ok(());
+        // With segments under way, `--inplace` has overwritten what `known` is the digest of.
+        let known = known.filter(|_| answer.segments == 0);
+        if let Some(known) = known {
+            // What is done must not wait for a long read.
+            frame.send();
+            if self.digest(source)? == known {
+                frame.push(answer.key, &DataRecord::Same { content, segments: answer.segments });
+                return Ok(());
+            }
         }
         let attempt = Attempt::new(answer.key, answer.attempt, content);
         if let WantMode::Delta { basis_bytes, block_bytes, same_offset_only, .. } = mode {
@@ -234,11 +275,11 @@ impl Feed {
         frame: &mut OutFrame<'_>,
     ) -> Result<(), Unsent> {
         let mut content = source.content();
-        // One byte more than is expected: a file that grew shows at once.
+        // No look for more: a file that grew shows in its length afterwards.
         let mut bytes = std::mem::take(&mut frame.file);
-        bytes.resize(content.size as usize + 1, 0);
+        bytes.resize(content.size as usize, 0);
         let read = fs::read_exact_or_eof_at(&source.file, &mut bytes, 0).map_err(|error| self.read_error(error))?;
-        bytes.truncate(read.min(limits::SMALL_FILE_BYTES_MAX as usize));
+        bytes.truncate(read);
         let unchanged = read as u64 == content.size && source.is_unchanged().map_err(|error| self.read_error(error))?;
         let takes_anyway = self.session.options.live && (answer.is_last || read as u64 <= limits::SMALL_FILE_BYTES_MAX);
         if !unchanged && !takes_anyway {
@@ -247,7 +288,7 @@ impl Feed {
         }
         content.size = bytes.len() as u64;
         let digest = ContentHasher::digest(&bytes);
-        if unchanged && known == Some(digest) {
+        if unchanged && answer.segments == 0 && known == Some(digest) {
             frame.push(answer.key, &DataRecord::Same { content, segments: answer.segments });
         } else {
             frame.push_small(answer.key, content, digest, !unchanged, answer.segments, &bytes);

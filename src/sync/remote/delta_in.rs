@@ -33,7 +33,7 @@ fn sign(intake: &Intake, signing: &Signing) {
     let mut window = vec![0; limits::DELTA_WINDOW_BYTES as usize];
     for number in 0..length.div_ceil(limits::DELTA_WINDOW_BYTES) {
         let ahead = (limits::DELTA_WINDOWS_AHEAD_MAX as u64 - 1).min(number);
-        let give_up = || intake.session.is_ending() || Arc::strong_count(&signing.file) == 1;
+        let give_up = || intake.session.is_ending() || signing.file.is_answered();
         if give_up() || !signing.file.wait_for_segments((number - ahead) * WINDOW_SEGMENTS, give_up) {
             return;
         }

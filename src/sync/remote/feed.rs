@@ -51,6 +51,8 @@ pub(super) struct Feed {
     pub(super) spreads: Outbox<Arc<Spread>>,
     /// Data lanes that are in use.
     lanes: AtomicUsize,
+    /// Those of them that answer wants against a basis, or may at once.
+    pub(super) delta_lanes: AtomicUsize,
     /// Dropped when they take over.
     control_only: Mutex<Option<Outbox<()>>>,
     desk: LaneDesk,
@@ -87,12 +89,13 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
         signatures: Mutex::default(),
         spreads,
         lanes: AtomicUsize::new(0),
+        delta_lanes: AtomicUsize::new(0),
         control_only: Mutex::new(Some(control_only)),
         desk,
         end: SessionEnd::default(),
         is_client: relay.is_none(),
     });
-    let walk = Arc::new(Walk::new(Arc::clone(session), Arc::clone(&feed) as Arc<dyn PieceSink>));
+    let walk = Arc::new(Walk::over_link(Arc::clone(session), Arc::clone(&feed) as Arc<dyn PieceSink>));
     let _attached_once = feed.walk.set(Arc::downgrade(&walk));
     let (jobs, job_inbox) = crossbeam_channel::unbounded();
     let (deltas, delta_inbox) = crossbeam_channel::unbounded();

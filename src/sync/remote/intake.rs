@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
@@ -9,12 +10,12 @@ use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 use super::delta_in::{self, Signing};
 use super::lanes::{self, LaneDesk};
 use super::open_file::{Hands, OpenFile, Settled};
-use super::pump::{CutOnDrop, Line, read_data_frame, read_message, write_all};
+use super::pump::{CutOnDrop, Line, read_data_frame, read_message, read_message_with, write_all};
 use super::session_end::{self, SessionEnd};
 use super::{Ends, Part};
 use crate::delta;
 use crate::limits;
-use crate::model::{Operation, PieceId, Stats};
+use crate::model::{EarlySegments, Operation, PieceId, Stats};
 use crate::monitor::{Counters, Phase};
 use crate::net::LinkReader;
 use crate::sync::SyncError;
@@ -38,11 +39,15 @@ pub(super) struct Intake {
     pub(super) line: Line,
     flow: Mutex<ReceiverFlow>,
     room: Condvar,
+    /// Threads that wait for room to want more.
+    waiting: AtomicUsize,
     open: Mutex<HashMap<FileKey, Arc<OpenFile>>>,
     batches: Mutex<HashMap<PieceId, Vec<Want>>>,
     signing: Mutex<Option<Outbox<Signing>>>,
     listing_end: OnceLock<ListingEnd>,
     desk: LaneDesk,
+    /// Room for digests of segments that overtook others.
+    pub(super) early_segments: Arc<EarlySegments>,
     end: SessionEnd,
 }
 
@@ -59,11 +64,13 @@ pub(super) fn run(mut part: Part<'_>, destination: &[u8], arguments: &[Vec<u8>])
         line: line.clone(),
         flow: Mutex::new(ReceiverFlow::new()),
         room: Condvar::new(),
+        waiting: AtomicUsize::new(0),
         open: Mutex::default(),
         batches: Mutex::default(),
         signing: Mutex::default(),
         listing_end: OnceLock::new(),
         desk,
+        early_segments: EarlySegments::new(limits::EARLY_SEGMENTS_SESSION_MAX),
         end: SessionEnd::default(),
     });
     let receiver = Receiver::new(
@@ -222,6 +229,22 @@ pub(super) fn list(part: Part<'_>) -> Result<Stats, SyncError> {
     }
 }
 
+/// Counts a thread that waits for room.
+struct Waits<'a>(&'a AtomicUsize);
+
+impl<'a> Waits<'a> {
+    fn new(waiting: &'a AtomicUsize) -> Waits<'a> {
+        waiting.fetch_add(1, Ordering::AcqRel);
+        Waits(waiting)
+    }
+}
+
+impl Drop for Waits<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 impl Intake {
     fn flow<T>(&self, step: impl FnOnce(&mut ReceiverFlow) -> T) -> T {
         step(&mut self.flow.lock().unwrap_or_else(PoisonError::into_inner))
@@ -250,7 +273,7 @@ impl Intake {
     /// Reads messages until the link ends. Waits only for the disks.
     fn read(&self, mut reader: LinkReader, receiver: &Arc<Receiver>, frames: &Outbox<Vec<u8>>, watch: &Stopwatch) {
         loop {
-            let message = match read_message(&mut reader) {
+            let message = match read_message_with(&mut reader, &self.line.buffers) {
                 Ok(message) => message,
                 Err(SyncError::Link(crate::net::LinkError::Closed)) if self.end.is_done() => {
                     return self.end.link_over();
@@ -316,6 +339,7 @@ impl Intake {
         let mut payload = Vec::new();
         loop {
             let result = match read_data_frame(&mut reader, &mut payload) {
+                Ok(()) if self.session.is_ending() => continue,
                 Ok(()) => self.on_frame(receiver, &payload, &mut hands),
                 Err(SyncError::Link(crate::net::LinkError::Closed)) if self.desk.is_over() => return,
                 Err(SyncError::Stopped) => return,
@@ -342,6 +366,7 @@ impl Intake {
                 self.session.fail(error);
                 self.room.notify_all();
             }
+            self.line.buffers.give(payload);
         }
     }
 
@@ -375,7 +400,7 @@ impl Intake {
             None => {
                 self.flow(|flow| flow.on_record(key, record))?;
                 let Some(file) = self.open_file(key) else { return Ok(()) };
-                file.on_segment(receiver, record, hands);
+                file.on_segment(self, receiver, record, hands);
                 if !matches!(record, DataRecord::Begin { .. }) && self.flow(|flow| flow.segment_done(key)) {
                     let encoded = file.take_end().unwrap_or_default();
                     if let Some((_, end)) = RecordReader::new(&encoded).next()? {
@@ -394,7 +419,10 @@ impl Intake {
     /// The whole answer is there.
     fn settle(&self, receiver: &Arc<Receiver>, key: FileKey, record: &DataRecord<'_>, hands: &mut Hands) {
         let file = self.open.lock().unwrap_or_else(PoisonError::into_inner).remove(&key);
-        self.room.notify_all();
+        // Whoever waits for room is woken for much of it at once: waking costs more than what one want asks for.
+        if self.waiting.load(Ordering::Acquire) > 0 && self.flow(|flow| flow.has_ample_room()) {
+            self.room.notify_all();
+        }
         if let Some(file) = file
             && file.on_end(self, receiver, record, hands) == Settled::Again
         {
@@ -415,6 +443,7 @@ impl Intake {
                 self.flush(receiver, piece);
             }
             flow = self.flow.lock().unwrap_or_else(PoisonError::into_inner);
+            let _waits = Waits::new(&self.waiting);
             while !flow.may_want(bytes) {
                 if self.session.is_ending() {
                     return;
@@ -426,9 +455,10 @@ impl Intake {
                     .unwrap_or_else(|poisoned| poisoned.into_inner().0);
             }
         }
+        // Before the book knows of it: what comes for it then finds it.
+        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&file));
         flow.want(key, &mode, bytes);
         drop(flow);
-        self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&file));
         let is_delta = matches!(mode, WantMode::Delta { .. });
         let want = Want { index: key.index, mode };
         if is_delta {

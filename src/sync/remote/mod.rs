@@ -545,17 +545,13 @@ pub(in crate::sync) fn serve_on(
     let Message::Setup(mut setup) = read_message(&mut reader)? else {
         return Err(crate::wire::FlowError::Unexpected { what: "message" }.into());
     };
-    if setup.role == FarRole::Sender
-        && let Some(paths) = &mut setup.options.files_from
-    {
-        *paths = receive_paths(&mut reader)?;
-    }
     reader.set_timeout(timeout(&setup.options));
     writer.set_timeout(timeout(&setup.options));
     if setup.module.as_deref() == Some("") {
         let modules = Message::Modules(gatekeeper.modules());
         pump::write_message(&mut writer, &modules).map_err(SyncError::from_link)?;
-        writer.close().map_err(SyncError::from_link)?;
+        // A client that has its answer may be gone already.
+        let _client_is_gone = writer.close();
         return Ok(Stats::default());
     }
     let admitted = gatekeeper.admit(&mut setup);
@@ -564,9 +560,16 @@ pub(in crate::sync) fn serve_on(
         Ok(admission) => admission,
         Err(error) => {
             pump::write_message(&mut writer, &error.for_peer()).map_err(SyncError::from_link)?;
+            let _client_is_gone = writer.close();
+            linger(&mut reader);
             return Err(error);
         }
     };
+    if setup.role == FarRole::Sender
+        && let Some(paths) = &mut setup.options.files_from
+    {
+        *paths = receive_paths(&mut reader)?;
+    }
     // The gatekeeper may have shortened it.
     reader.set_timeout(timeout(&setup.options));
     writer.set_timeout(timeout(&setup.options));
@@ -575,6 +578,15 @@ pub(in crate::sync) fn serve_on(
         Err(SyncError::Stopped) => Ok(Stats::default()),
         result => result,
     }
+}
+
+/// Reads on for a while: a socket that is closed with unread bytes in it resets the connection, and what was said last
+/// would be lost with it.
+fn linger(reader: &mut LinkReader) {
+    let watch = Stopwatch::start();
+    let mut rest = vec![0; limits::LINK_READ_AHEAD_BYTES];
+    reader.set_timeout(Some(limits::ms(limits::REFUSAL_TIMEOUT_MS)));
+    while watch.elapsed_ms() < limits::REFUSAL_TIMEOUT_MS && reader.read_some(&mut rest).is_ok() {}
 }
 
 fn serve(

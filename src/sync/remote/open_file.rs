@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
 use super::intake::Intake;
@@ -51,6 +51,8 @@ pub(super) struct OpenFile {
     arrived: Mutex<u64>,
     progress: Condvar,
     repairs: AtomicU64,
+    /// Its answer has ended once: signatures are of no use any more.
+    is_answered: AtomicBool,
 }
 
 #[derive(Default)]
@@ -95,6 +97,7 @@ impl OpenFile {
             arrived: Mutex::new(0),
             progress: Condvar::new(),
             repairs: AtomicU64::new(0),
+            is_answered: AtomicBool::new(false),
         }
     }
 
@@ -120,6 +123,11 @@ impl OpenFile {
         self.progress.notify_all();
     }
 
+    /// Whether signatures of the basis would come too late.
+    pub(super) fn is_answered(&self) -> bool {
+        self.is_answered.load(Ordering::Acquire)
+    }
+
     /// Keeps the settling record until all segments are there.
     pub(super) fn keep_end(&self, key: FileKey, record: &DataRecord<'_>) {
         let mut encoded = Vec::new();
@@ -133,12 +141,18 @@ impl OpenFile {
     }
 
     /// A `Begin`, or a segment. Any thread, in any order.
-    pub(super) fn on_segment(&self, receiver: &Arc<Receiver>, record: &DataRecord<'_>, hands: &mut Hands) {
+    pub(super) fn on_segment(
+        &self,
+        intake: &Intake,
+        receiver: &Arc<Receiver>,
+        record: &DataRecord<'_>,
+        hands: &mut Hands,
+    ) {
         let Hands { decompressor, rebuilt, old } = hands;
         let sparse = receiver.session.options.sparse;
         let counters = receiver.session.counters();
         match record {
-            DataRecord::Begin { attempt, content } => self.begin(receiver, *attempt, content),
+            DataRecord::Begin { attempt, content } => self.begin(intake, receiver, *attempt, content),
             DataRecord::Segment { attempt, index, digest, encoding, bytes } => {
                 self.step(*attempt, *index, |arriving, start, length| {
                     let Some(bytes) = decompressor.decode(bytes, *encoding, length) else { return Ok(false) };
@@ -190,7 +204,7 @@ impl OpenFile {
     }
 
     /// An attempt is said anew in every frame; the first word of it makes a place to write to.
-    fn begin(&self, receiver: &Arc<Receiver>, attempt: u8, content: &Content) {
+    fn begin(&self, intake: &Intake, receiver: &Arc<Receiver>, attempt: u8, content: &Content) {
         {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             if state.attempt.is_some_and(|current| current >= attempt) {
@@ -214,7 +228,7 @@ impl OpenFile {
                 state.arriving = Some(Arriving {
                     written,
                     content: *content,
-                    digests: Mutex::new(SegmentDigests::new(content.size)),
+                    digests: Mutex::new(SegmentDigests::within(content.size, &intake.early_segments)),
                     literal_bytes: AtomicU64::new(0),
                     matched_bytes: AtomicU64::new(0),
                 });
@@ -260,6 +274,14 @@ impl OpenFile {
         hands: &mut Hands,
     ) -> Settled {
         self.note_arrival(u64::MAX);
+        self.is_answered.store(true, Ordering::Release);
+        // Of an attempt that was given up nothing is used; it is gone before anything else is done with the file.
+        let given_up = match record {
+            DataRecord::Small { .. } | DataRecord::Same { .. } => self.take_arriving().arriving,
+            _ => None,
+        };
+        let overwritten = given_up.as_ref().is_some_and(|arriving| matches!(arriving.written, Written::InPlace(_)));
+        drop(given_up);
         match record {
             DataRecord::Small { content, digest, live, encoding, bytes, .. } => {
                 let Some(bytes) = hands.decompressor.decode(bytes, *encoding, content.size as usize) else {
@@ -282,6 +304,8 @@ impl OpenFile {
                 }
             }
             DataRecord::End { attempt, digest, live, .. } => return self.finish(receiver, *attempt, digest, *live),
+            // What it is said to equal was written over.
+            DataRecord::Same { .. } if overwritten => return self.repair(receiver),
             DataRecord::Same { .. } => {
                 if self.task.check {
                     receiver.same_content(&self.task);

@@ -62,7 +62,8 @@ impl<'a> OutFrame<'a> {
         }
         match &mut self.lane {
             None => {
-                let next = Vec::with_capacity(limits::DATA_FRAME_FILL_BYTES);
+                let mut next = self.feed.line.buffers.take();
+                next.reserve(limits::DATA_FRAME_FILL_BYTES);
                 self.feed.line.data(std::mem::replace(&mut self.records, next));
             }
             Some(lane) => {

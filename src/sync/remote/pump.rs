@@ -10,6 +10,7 @@ use crate::limits;
 use crate::model::Piece;
 use crate::net::{LinkError, LinkReader, LinkWriter};
 use crate::sync::SyncError;
+use crate::sync::buffers::Buffers;
 use crate::wire::{FRAME_HEADER_BYTES, FrameHeader, Message, MessageKind, encode_listing};
 
 /// Data frames that wait for the writer: enough that it never starves, few enough to bound memory.
@@ -45,19 +46,24 @@ enum Word {
 pub(super) struct Line {
     control: Outbox<Word>,
     data: Outbox<Frame>,
+    /// What data frames are made of, in both directions.
+    pub(super) buffers: Arc<Buffers>,
 }
 
 /// The writer's end of a [`Line`].
 pub(super) struct Outgoing {
     control: Inbox<Word>,
     data: Inbox<Frame>,
+    buffers: Arc<Buffers>,
 }
 
 impl Line {
     pub(super) fn new() -> (Line, Outgoing) {
         let (control, control_inbox) = crossbeam_channel::unbounded();
         let (data, data_inbox) = crossbeam_channel::bounded(WAITING_DATA_FRAMES_MAX);
-        (Line { control, data }, Outgoing { control: control_inbox, data: data_inbox })
+        let buffers = Arc::new(Buffers::default());
+        let line = Line { control, data, buffers: Arc::clone(&buffers) };
+        (line, Outgoing { control: control_inbox, data: data_inbox, buffers })
     }
 
     /// Sends a control message.
@@ -110,6 +116,7 @@ pub(super) fn write_all(mut writer: LinkWriter, outgoing: &Outgoing) -> Result<(
                 Ok(frame) => {
                     let header = FrameHeader { payload_bytes: frame.payload.len(), kind: frame.kind };
                     writer.write_vectored(&header.encode(), &frame.payload)?;
+                    outgoing.buffers.give(frame.payload);
                 }
                 Err(_) => return Ok(()),
             },
@@ -133,11 +140,17 @@ pub(super) fn write_message(writer: &mut LinkWriter, message: &Message) -> Resul
 
 /// Reads one message; heartbeats are passed over.
 pub(super) fn read_message(reader: &mut LinkReader) -> Result<Message, SyncError> {
+    read_message_with(reader, &Buffers::default())
+}
+
+/// As [`read_message`]; the payload of a data frame lies in one of `buffers`.
+pub(super) fn read_message_with(reader: &mut LinkReader, buffers: &Buffers) -> Result<Message, SyncError> {
     loop {
         let mut header = [0; FRAME_HEADER_BYTES];
         reader.read_exact(&mut header).map_err(SyncError::from_link)?;
         let header = FrameHeader::decode(&header)?;
-        let mut payload = vec![0; header.payload_bytes];
+        let mut payload = if header.kind == MessageKind::Data { buffers.take() } else { Vec::new() };
+        payload.resize(header.payload_bytes, 0);
         reader.read_exact(&mut payload).map_err(SyncError::from_link)?;
         if header.kind != MessageKind::Heartbeat {
             return Ok(Message::decode(header.kind, payload)?);

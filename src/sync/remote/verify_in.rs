@@ -38,7 +38,9 @@ struct VerifyIntake {
 pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stats, SyncError> {
     let (line, outgoing) = part.line();
     let prepared = sources_message(part.session, &mut part.ends.reader).and_then(|(single, root)| {
-        let target = destination.map(|destination| Target::open(destination, single.as_ref())).transpose()?;
+        let target = destination
+            .map(|destination| Target::open_in(&part.session.base, destination, single.as_ref()))
+            .transpose()?;
         Ok((target, root))
     });
     let (target, root) = prepared.map_err(|error| part.give_up(error))?;

@@ -111,6 +111,8 @@ pub(in crate::sync) struct Walk {
     session: Arc<Session>,
     sink: Mutex<Option<Arc<dyn PieceSink>>>,
     flow: Mutex<SenderFlow>,
+    /// The receiver is at the other end of a link, and takes only so many announced directories.
+    bounds_directories: bool,
     credit: Condvar,
     queue: Mutex<Queue>,
     arrived: Condvar,
@@ -131,7 +133,17 @@ struct Child {
 
 impl Walk {
     pub(in crate::sync) fn new(session: Arc<Session>, sink: Arc<dyn PieceSink>) -> Walk {
+        Walk::with(session, sink, false)
+    }
+
+    /// For a receiver at the other end of a link.
+    pub(in crate::sync) fn over_link(session: Arc<Session>, sink: Arc<dyn PieceSink>) -> Walk {
+        Walk::with(session, sink, true)
+    }
+
+    fn with(session: Arc<Session>, sink: Arc<dyn PieceSink>, bounds_directories: bool) -> Walk {
         Walk {
+            bounds_directories,
             session,
             sink: Mutex::new(Some(sink)),
             flow: Mutex::new(SenderFlow::new()),
@@ -308,6 +320,10 @@ impl Walk {
                 Ok((flow, _)) => flow,
                 Err(poisoned) => poisoned.into_inner().0,
             };
+        }
+        if self.bounds_directories && !flow.may_announce(&piece) {
+            self.session.fail(SyncError::TooManyDirectories);
+            return;
         }
         flow.open(&mut piece);
         let first_child = piece.first_child.0;

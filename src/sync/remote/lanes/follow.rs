@@ -1,10 +1,10 @@
 //! The far end's part: it does what the client asks for, and nothing unasked.
 
 use std::net::TcpStream;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::open::{LaneDoor, Opening};
+use super::open::Opening;
 use super::{Keeper, Lane, Pass, lanes_max};
 use crate::limits;
 use crate::net::{Identity, LaneListener, PublicKey, ssh_ends};
@@ -43,15 +43,21 @@ pub(in crate::sync) struct Follow {
 impl Follow {
     pub(super) fn run(&self, keeper: &Keeper<'_>, on_lane: &(dyn Fn(Lane) + Sync)) {
         // Two attempts at most, one in each direction; the words of a client that wants more are not taken.
-        for _ in 0..2 {
-            match keeper.hear(Duration::MAX) {
+        let mut attempts = 0;
+        let mut next = None;
+        while attempts < 2 {
+            let word = next.take().or_else(|| keeper.hear(Duration::MAX));
+            attempts += u32::from(!matches!(word, Some(LaneWord::Close)));
+            match word {
                 Some(LaneWord::Listen { peer_key, token, session, ports, lanes }) => {
                     let identity = Arc::clone(&self.identity);
                     let lanes = Some(lanes_max(Some(lanes)));
                     let pass = Pass { identity, peer_key: PublicKey(peer_key), token, session, lanes };
-                    if self.listen(keeper, pass, ports, on_lane) > 0 {
+                    let (opened, word) = self.listen(keeper, pass, ports, on_lane);
+                    if opened > 0 {
                         return;
                     }
+                    next = word;
                 }
                 Some(LaneWord::Connect { peer_key, token, session, port, addresses, to_client, lanes, limit_ms }) => {
                     if matches!(self.door, Door::Daemon { .. }) {
@@ -86,17 +92,19 @@ impl Follow {
         mut pass: Pass,
         ports: Option<(u16, u16)>,
         on_lane: &(dyn Fn(Lane) + Sync),
-    ) -> usize {
-        let deadline = clock::after(limits::ms(limits::AUTHENTICATION_TIMEOUT_MS));
-        let closed = std::sync::atomic::AtomicBool::new(false);
+    ) -> (usize, Option<LaneWord>) {
+        let deadline = clock::after(limits::ms(limits::LANE_LISTEN_TIMEOUT_MS));
+        // Whatever the client says next, it is done with this attempt.
+        let word = Mutex::new(None);
         let is_closed = || {
-            if let Ok(LaneWord::Close) = keeper.words.try_recv() {
-                closed.store(true, std::sync::atomic::Ordering::Release);
+            let mut word = word.lock().unwrap_or_else(PoisonError::into_inner);
+            if word.is_none() {
+                *word = keeper.words.try_recv().ok();
             }
-            closed.load(std::sync::atomic::Ordering::Acquire) || keeper.is_over()
+            word.is_some() || keeper.is_over()
         };
         let key = pass.identity.public_key().0;
-        match &self.door {
+        let opened = match &self.door {
             Door::Own => {
                 let ports = ports.map(|(first, last)| first..=last);
                 match LaneListener::bind(ports, None) {
@@ -117,16 +125,10 @@ impl Follow {
                 pass.peer_key = *client_key;
                 pass.session = source.session();
                 keeper.say(LaneWord::Listening { key, session: pass.session, port: 0, addresses: Vec::new() });
-                let opening = self.opening(keeper, &pass, on_lane);
-                let door = LaneDoor::new(&opening);
-                while door.opened() < usize::from(lanes_max(pass.lanes)) && !is_closed() && clock::instant() < deadline
-                {
-                    if let Some(stream) = source.next(deadline.min(clock::after(Duration::from_millis(50)))) {
-                        door.admit(stream, false, deadline);
-                    }
-                }
-                door.opened()
+                let next = |deadline| Ok(source.next(deadline));
+                self.opening(keeper, &pass, on_lane).take(&next, false, deadline, &is_closed)
             }
-        }
+        };
+        (opened, word.into_inner().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -85,14 +85,24 @@ impl Lead {
                 if key != self.far_key.0 {
                     return Err("the other host answers with another key than at first".to_owned());
                 }
-                let pass = Pass { session, ..pass };
+                // The other end must not choose what we say in clear and to whom: over a shell the id is ours, at a
+                // daemon the address is.
+                let (pass, port) = match self.daemon_port {
+                    Some(port) => {
+                        addresses.clear();
+                        (Pass { session, ..pass }, port)
+                    }
+                    None if session != pass.session => {
+                        return Err("the other host answers for another session".to_owned());
+                    }
+                    None => (pass, port),
+                };
                 addresses.truncate(limits::LANE_ADDRESSES_MAX);
                 for host in (self.hosts)() {
                     if !addresses.contains(&host) {
                         addresses.push(host);
                     }
                 }
-                let port = if port == 0 { self.daemon_port.unwrap_or_default() } else { port };
                 let opening =
                     Opening { pass: &pass, over: &keeper.over, cut: &keeper.cut, timeout: self.timeout, on_lane };
                 let opened = opening.connect(&addresses, port, self.limit());

@@ -90,6 +90,8 @@ impl Opening<'_> {
         match greeted.and_then(|()| read_message(&mut lane.reader)) {
             Ok(Message::LaneWelcome) => {
                 lane.reader.set_timeout(None);
+                // Only now does the other end count on it: a welcome that came too late leaves no lane behind.
+                write_message(&mut lane.writer, &Message::LaneWelcome).map_err(|error| in_words(&error))?;
                 Ok(lane)
             }
             Ok(_) => Err(format!("{host} port {port}: the lane was not accepted")),
@@ -98,7 +100,11 @@ impl Opening<'_> {
     }
 
     fn lane(&self, channel: TlsChannel) -> std::io::Result<Lane> {
-        channel.set_path_timeout(self.timeout)?;
+        // The kernel also counts the time in which a peer takes nothing because its disk is slow, so this is no more
+        // than a last resort: a dead peer is found by the heartbeats of the control lane.
+        let patience =
+            self.timeout.map(|timeout| timeout.saturating_mul(4).max(limits::ms(limits::LANE_PATH_TIMEOUT_MS)));
+        channel.set_path_timeout(patience)?;
         let (reader, writer) = channel.into_link(Arc::clone(self.cut))?;
         Ok(Lane { reader, writer })
     }
@@ -110,12 +116,29 @@ impl Opening<'_> {
         deadline: Instant,
         is_closed: &(dyn Fn() -> bool + Sync),
     ) -> usize {
+        let next = |until| match listener.accept(until, self.over) {
+            Ok((stream, _)) => Ok(Some(stream)),
+            Err(TcpError::TimedOut { .. }) => Ok(None),
+            Err(error) => Err(error),
+        };
+        self.take(&next, true, deadline, is_closed)
+    }
+
+    /// As [`Opening::listen`], of connections that `next` brings, or none until a deadline. `has_preamble`: it was not
+    /// read yet.
+    pub(super) fn take(
+        &self,
+        next: &dyn Fn(Instant) -> Result<Option<TcpStream>, TcpError>,
+        has_preamble: bool,
+        deadline: Instant,
+        is_closed: &(dyn Fn() -> bool + Sync),
+    ) -> usize {
         let door = LaneDoor::new(self);
         std::thread::scope(|scope| {
             while !door.is_full() && !is_closed() && clock::instant() < deadline {
                 let look = deadline.min(clock::after(ACCEPT_LOOK));
-                match listener.accept(look, self.over) {
-                    Ok((stream, _)) => {
+                match next(look) {
+                    Ok(Some(stream)) => {
                         let door = &door;
                         // One that dribbles must not keep the others out.
                         if !door.enter() {
@@ -123,14 +146,14 @@ impl Opening<'_> {
                         }
                         let work = move || {
                             let until = deadline.min(clock::after(limits::ms(limits::AUTHENTICATION_TIMEOUT_MS)));
-                            door.admit(stream, true, until);
+                            door.admit(stream, has_preamble, until);
                             door.leave();
                         };
                         if std::thread::Builder::new().spawn_scoped(scope, work).is_err() {
                             door.leave();
                         }
                     }
-                    Err(TcpError::TimedOut { .. }) => {}
+                    Ok(None) => {}
                     Err(_) => return,
                 }
             }
@@ -143,7 +166,7 @@ impl Opening<'_> {
 const ENTERING_MAX: usize = 2 * limits::LANES_MAX;
 
 /// Takes connections as lanes: each has to own the key and show the token, with a number not shown before.
-pub(super) struct LaneDoor<'a> {
+struct LaneDoor<'a> {
     opening: &'a Opening<'a>,
     shown: AtomicU64,
     opened: AtomicUsize,
@@ -151,11 +174,11 @@ pub(super) struct LaneDoor<'a> {
 }
 
 impl<'a> LaneDoor<'a> {
-    pub(super) fn new(opening: &'a Opening<'a>) -> LaneDoor<'a> {
+    fn new(opening: &'a Opening<'a>) -> LaneDoor<'a> {
         LaneDoor { opening, shown: AtomicU64::new(0), opened: AtomicUsize::new(0), entering: Mutex::new(0) }
     }
 
-    pub(super) fn opened(&self) -> usize {
+    fn opened(&self) -> usize {
         self.opened.load(Ordering::Acquire)
     }
 
@@ -178,7 +201,7 @@ impl<'a> LaneDoor<'a> {
     }
 
     /// Whoever does not show all of it is sent away without a word. `has_preamble`: it was not read yet.
-    pub(super) fn admit(&self, stream: TcpStream, has_preamble: bool, deadline: Instant) {
+    fn admit(&self, stream: TcpStream, has_preamble: bool, deadline: Instant) {
         let opening = self.opening;
         if has_preamble {
             let mut first = [0; PREAMBLE_BYTES];
@@ -194,7 +217,6 @@ impl<'a> LaneDoor<'a> {
         let Ok(mut lane) = opening.lane(channel) else { return };
         lane.reader.set_timeout(Some(deadline.saturating_duration_since(clock::instant())));
         let Ok(Message::LaneHello { token, number }) = read_message(&mut lane.reader) else { return };
-        lane.reader.set_timeout(None);
         if token != opening.pass.token || number >= lanes_max(opening.pass.lanes) {
             return;
         }
@@ -202,7 +224,9 @@ impl<'a> LaneDoor<'a> {
         if self.shown.fetch_or(bit, Ordering::AcqRel) & bit != 0 {
             return;
         }
-        if write_message(&mut lane.writer, &Message::LaneWelcome).is_ok() {
+        let welcomed = write_message(&mut lane.writer, &Message::LaneWelcome).is_ok();
+        if welcomed && matches!(read_message(&mut lane.reader), Ok(Message::LaneWelcome)) {
+            lane.reader.set_timeout(None);
             self.opened.fetch_add(1, Ordering::AcqRel);
             (opening.on_lane)(lane);
         }
