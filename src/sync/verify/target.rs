@@ -47,9 +47,4 @@ impl Target {
         let granularity_ns = dir.observed_time_granularity_ns().unwrap_or(1);
         Ok(Target { dir: Arc::new(dir), rename, shown: shown.to_vec(), granularity_ns })
     }
-
-    /// As [`Target::open_in`], from the process's root and working directory.
-    pub(in crate::sync) fn open(shown: &[u8], single: Option<&Name>) -> Result<Target, SyncError> {
-        Target::open_in(&Base::Process, shown, single)
-    }
 }
