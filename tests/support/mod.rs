@@ -6,14 +6,17 @@
 #![allow(clippy::print_stderr, reason = "tests talk to whoever runs them")]
 #![allow(clippy::disallowed_methods, reason = "tests stand outside the rooms: they touch files, clocks and processes")]
 
+pub mod daemon;
 pub mod disk;
 pub mod fixture;
 pub mod judge;
 pub mod mount;
+pub mod netns;
 pub mod options;
 pub mod peer;
 pub mod rng;
 pub mod run;
+pub mod sockets;
 pub mod ssh;
 pub mod strace;
 pub mod tree;

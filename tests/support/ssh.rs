@@ -18,9 +18,36 @@ pub struct Sshd {
     port: u16,
 }
 
+/// Where an sshd runs, and where its clients do.
+#[derive(Clone, Default)]
+pub struct Place {
+    /// The address that it listens on; loopback where there is none.
+    pub address: Option<String>,
+    /// A port that is free there; looked for where there is none.
+    pub port: Option<u16>,
+    /// What runs the sshd: the words before it.
+    pub far: Vec<String>,
+    /// What runs its clients.
+    pub near: Vec<String>,
+}
+
+impl Place {
+    fn command(words: &[String], program: &Path) -> Command {
+        let mut words = words.iter().map(OsString::from).chain([program.into()]);
+        let mut command = Command::new(words.next().unwrap());
+        command.args(words);
+        command
+    }
+}
+
 impl Sshd {
     /// Starts one. The names `xfer` and `rsync` are found by what runs through it.
     pub fn start() -> Sshd {
+        Sshd::start_at(&Place::default())
+    }
+
+    /// Starts one somewhere else.
+    pub fn start_at(place: &Place) -> Sshd {
         need("sshd", "openssh-server");
         need("ssh", "openssh-client");
         let temp = Temp::new();
@@ -45,11 +72,14 @@ impl Sshd {
         let root = temp.path().display().to_string();
         // sshd takes "0" for no port, so one is looked for here; where another process takes it in between,
         // all begins anew.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = place
+            .port
+            .unwrap_or_else(|| std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port());
+        let address = place.address.as_deref().unwrap_or("127.0.0.1");
         fs::write(
             temp.join("sshd_config"),
             format!(
-                "Port {port}\nListenAddress 127.0.0.1\nHostKey {root}/host\nPidFile none\nUsePAM no\n\
+                "Port {port}\nListenAddress {address}\nHostKey {root}/host\nPidFile none\nUsePAM no\n\
                  AuthorizedKeysFile {root}/user.pub\nStrictModes no\nPasswordAuthentication no\n\
                  KbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 100\nMaxSessions 100\n\
                  SetEnv PATH={root}/bin:/usr/local/bin:/usr/bin:/bin\n"
@@ -59,7 +89,7 @@ impl Sshd {
         fs::write(
             temp.join("ssh_config"),
             format!(
-                "Host *\n  HostName 127.0.0.1\n  Port {port}\n  UserKnownHostsFile {root}/known_hosts\n  \
+                "Host *\n  HostName {address}\n  Port {port}\n  UserKnownHostsFile {root}/known_hosts\n  \
                  StrictHostKeyChecking accept-new\n  IdentitiesOnly yes\n  IdentityAgent none\n  BatchMode yes\n  \
                  LogLevel ERROR\n"
             ),
@@ -68,7 +98,7 @@ impl Sshd {
         // A wrapper, so that an operator's own `ssh -i KEY` reaches this sshd.
         fs::write(bin.join("ssh"), format!("#!/bin/sh\nexec /usr/bin/ssh -F {root}/ssh_config \"$@\"\n")).unwrap();
         chmod(&bin.join("ssh"), 0o755);
-        let child = Command::new("/usr/sbin/sshd")
+        let child = Place::command(&place.far, Path::new("/usr/sbin/sshd"))
             .args(["-D", "-e", "-f"])
             .arg(temp.join("sshd_config"))
             .stdin(Stdio::null())
@@ -76,28 +106,34 @@ impl Sshd {
             .spawn()
             .unwrap();
         let mut sshd = Sshd { temp, child, port };
-        if sshd.answers() {
+        if sshd.answers(&place.near) {
             return sshd;
         }
         let log = fs::read_to_string(sshd.temp.join("sshd.log")).unwrap_or_default();
         assert!(log.contains("in use"), "sshd on port {} does not start: {log}", sshd.port);
         drop(sshd);
-        Sshd::start()
+        Sshd::start_at(place)
     }
 
-    fn answers(&mut self) -> bool {
+    fn answers(&mut self, near: &[String]) -> bool {
         let started = Instant::now();
         while started.elapsed() < Duration::from_secs(10) {
             if self.child.try_wait().unwrap().is_some() {
                 return false;
             }
-            let output = Command::new(self.wrapper()).arg("-i").arg(self.key()).args(["there", "true"]).output();
+            let mut command = Place::command(near, &self.wrapper());
+            let output = command.arg("-i").arg(self.key()).args(["there", "true"]).output();
             if output.is_ok_and(|output| output.status.success()) {
                 return true;
             }
             std::thread::sleep(Duration::from_millis(50));
         }
         false
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The private key that this sshd lets in.
