@@ -253,8 +253,9 @@ pub const LANE_ANSWER_TIMEOUT_MS: u64 = 30_000;
 /// Milliseconds that a far end listens for lanes at most: longer than any client tries, which says when it is done.
 pub const LANE_LISTEN_TIMEOUT_MS: u64 = 2 * AUTHENTICATION_TIMEOUT_MS;
 
-/// Milliseconds without a sign of life, at least, before the kernel gives up a data lane of a run with `--timeout`.
-pub const LANE_PATH_TIMEOUT_MS: u64 = 60_000;
+/// Milliseconds without a sign of life, at least, before the kernel gives up a data lane; without `--timeout` twice as
+/// many. The kernel's probes also keep the way open through firewalls that forget what is idle.
+pub const LANE_PATH_TIMEOUT_MS: u64 = 150_000;
 
 /// Addresses of one host that a peer may name.
 pub const LANE_ADDRESSES_MAX: usize = 8;

@@ -116,6 +116,12 @@ pub enum SyncError {
         /// It had heard nothing for too long.
         timed_out: bool,
     },
+    /// The far side says that it is done before it can be.
+    #[error("the far side ended before everything was done")]
+    EndedEarly,
+    /// A far end was stopped, and not by its client.
+    #[error("stopped by a signal")]
+    StoppedHere,
     /// More directories wait to be listed than a receiver takes.
     #[error("too many directories wait to be listed ({} at most)", crate::limits::DIRECTORIES_OUTSTANDING_MAX)]
     TooManyDirectories,
@@ -186,7 +192,9 @@ impl SyncError {
             SyncError::TooManyDirectories => "copy its subdirectories in several runs".into(),
             SyncError::Far { hint, .. } if !hint.is_empty() => hint.clone(),
             SyncError::TimedOut => "the next run goes on from here; --timeout sets how long to wait".into(),
-            SyncError::Link(_) => "the next run goes on from here".into(),
+            SyncError::EndedEarly | SyncError::StoppedHere | SyncError::Link(_) => {
+                "the next run goes on from here".into()
+            }
             _ => return None,
         })
     }

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, PoisonError, Weak};
 
 use crossbeam_channel::Receiver as Inbox;
 
@@ -25,8 +25,6 @@ use crate::wire::{DataRecord, Failure, FileKey, Want, WantMode};
 pub(super) struct Work {
     pub(super) jobs: Inbox<Job>,
     pub(super) deltas: Inbox<Job>,
-    /// Big files that other lanes ask for help with.
-    pub(super) spreads: Inbox<Arc<Spread>>,
     /// Closed when data lanes have taken over from the control lane.
     pub(super) control_only: Inbox<()>,
 }
@@ -102,7 +100,7 @@ impl Feed {
     pub(super) fn work_lane(&self, lane: LinkWriter, work: &Work) {
         let mut frame = OutFrame::over(self, lane);
         loop {
-            if let Ok(spread) = work.spreads.try_recv() {
+            if let Some(spread) = self.spread_in_need() {
                 spread.help(self, &mut frame);
                 continue;
             }
@@ -123,10 +121,6 @@ impl Feed {
             let never = crossbeam_channel::never();
             let deltas = if may_delta.is_some() { &work.deltas } else { &never };
             crossbeam_channel::select! {
-                recv(work.spreads) -> spread => match spread {
-                    Ok(spread) => spread.help(self, &mut frame),
-                    Err(_) => break,
-                },
                 recv(work.jobs) -> job => match job {
                     Ok(job) => self.answer_all(&job, &mut frame),
                     Err(_) => break,
@@ -135,11 +129,20 @@ impl Feed {
                     Ok(job) => self.answer_all(&job, &mut frame),
                     Err(_) => break,
                 },
-                // Another lane may have left a turn meanwhile.
+                // Another lane may have left a turn meanwhile, or may want help with a big file.
                 default(IDLE_LOOK) => {}
             }
         }
         frame.close();
+    }
+
+    fn spreads(&self) -> MutexGuard<'_, Vec<Arc<Spread>>> {
+        self.spreads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A big file that has segments for one lane more.
+    fn spread_in_need(&self) -> Option<Arc<Spread>> {
+        self.spreads().iter().find(|spread| spread.has_more()).cloned()
     }
 
     fn answer_all(&self, job: &Job, frame: &mut OutFrame<'_>) {
@@ -306,12 +309,15 @@ impl Feed {
         frame: &mut OutFrame<'_>,
     ) -> Result<(), Unsent> {
         let spread = Arc::new(Spread::new(attempt, Arc::clone(source)));
-        let helpers = self.lanes().saturating_sub(1).min((spread.segments() / SPREAD_SEGMENTS_MIN) as usize);
-        for _ in 0..helpers {
-            // No room means that enough is waiting already.
-            let _asked = self.spreads.try_send(Arc::clone(&spread));
+        // Seen by lanes that fall idle, and by those that open later.
+        let is_offered = spread.segments() >= SPREAD_SEGMENTS_MIN;
+        if is_offered {
+            self.spreads().push(Arc::clone(&spread));
         }
         let sent = spread.lead(self, frame);
+        if is_offered {
+            self.spreads().retain(|offered| !Arc::ptr_eq(offered, &spread));
+        }
         answer.segments += spread.attempt.segments.load(Ordering::Relaxed);
         let (digest, whole) = sent?;
         self.finish(answer, &spread.attempt, source, digest, whole, frame)

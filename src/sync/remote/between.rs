@@ -111,7 +111,11 @@ pub(super) fn run(
                 Err(error) => note(side, error),
             });
         }
-        if let (LanePlan::Lead(sender), LanePlan::Lead(receiver)) = (sender_lanes, receiver_lanes) {
+        // A daemon knows the key of its client only: through it everything passes.
+        if let (LanePlan::Lead(sender), LanePlan::Lead(receiver)) = (sender_lanes, receiver_lanes)
+            && sender.daemon_port.is_none()
+            && receiver.daemon_port.is_none()
+        {
             crate::sync::spawn(scope, session, move || {
                 between.broker(*sender, &sender_words, *receiver, &receiver_words);
             });

@@ -47,8 +47,8 @@ pub(super) struct Feed {
     /// Where signatures of wanted files go, and where their answers take them from.
     pub(super) deltas: Mutex<HashMap<FileKey, Outbox<Vec<u8>>>>,
     pub(super) signatures: Mutex<HashMap<FileKey, Inbox<Vec<u8>>>>,
-    /// Where lanes are asked to help with a big file.
-    pub(super) spreads: Outbox<Arc<Spread>>,
+    /// Big files that lanes may help with.
+    pub(super) spreads: Mutex<Vec<Arc<Spread>>>,
     /// Data lanes that are in use.
     lanes: AtomicUsize,
     /// Those of them that answer wants against a basis, or may at once.
@@ -75,8 +75,6 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
     let Part { session, ends, watch, relay, lanes: plan, throttle, traffic } = part;
     let budget = HandleBudget::new(crate::sync::handles_max());
     let sources = Sources::resolve(arguments, session, &budget);
-    // As many as there could be helpers, and a few: who finds no room goes on alone.
-    let (spreads, spread_inbox) = crossbeam_channel::bounded(2 * limits::LANES_MAX);
     let (control_only, control_only_inbox) = crossbeam_channel::bounded(0);
     let (desk, words) = LaneDesk::new();
     let feed = Arc::new(Feed {
@@ -87,7 +85,7 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
         told: Mutex::default(),
         deltas: Mutex::default(),
         signatures: Mutex::default(),
-        spreads,
+        spreads: Mutex::default(),
         lanes: AtomicUsize::new(0),
         delta_lanes: AtomicUsize::new(0),
         control_only: Mutex::new(Some(control_only)),
@@ -99,7 +97,7 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
     let _attached_once = feed.walk.set(Arc::downgrade(&walk));
     let (jobs, job_inbox) = crossbeam_channel::unbounded();
     let (deltas, delta_inbox) = crossbeam_channel::unbounded();
-    let work = Work { jobs: job_inbox, deltas: delta_inbox, spreads: spread_inbox, control_only: control_only_inbox };
+    let work = Work { jobs: job_inbox, deltas: delta_inbox, control_only: control_only_inbox };
     let ends_cut = Arc::clone(&ends.cut);
     session.phase(Phase::Transferring);
     let peer = std::thread::scope(|scope| {
@@ -150,8 +148,9 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
         let peer = feed.end.wait(session, &line, feed.is_client);
         feed.desk.close();
         if let Some(relay) = relay {
-            if let Some(error) = session.take_error() {
+            if let Some(error) = feed.end.for_client(session) {
                 line.say(&error.for_peer());
+                session.fail(error);
             }
             relay.detach();
         }
@@ -265,11 +264,16 @@ impl Feed {
                 let _first_counts = self.session.tree_digest.set(digest);
             }
             Message::Done(stats) => {
+                // Its word alone is not enough: all that was listed must be settled, and everything listed.
+                if !self.session.stop.requested() && !walk.flow(|flow| flow.is_settled()) {
+                    return Err(SyncError::EndedEarly);
+                }
                 self.end.peer_done(*stats);
                 walk.wake();
             }
             Message::Lane(word) => self.desk.hear(word)?,
             Message::Stop => {
+                self.end.peer_stops();
                 self.session.stop.request();
                 walk.wake();
                 self.end.wake();

@@ -133,9 +133,9 @@ pub(super) fn run(mut part: Part<'_>, destination: &[u8], arguments: &[Vec<u8>])
         intake.signing.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut peer = None;
         if let Some(relay) = relay {
-            if let Some(error) = session.take_error() {
+            if let Some(error) = intake.end.for_client(session) {
                 line.say(&error.for_peer());
-                session.fail(SyncError::Stopped);
+                session.fail(error);
             }
             relay.detach();
         } else if session.is_ending() {
@@ -323,6 +323,7 @@ impl Intake {
             Message::Lane(word) => self.desk.hear(word)?,
             Message::Done(stats) => self.end.peer_done(*stats),
             Message::Stop => {
+                self.end.peer_stops();
                 self.session.stop.request();
                 self.room.notify_all();
             }

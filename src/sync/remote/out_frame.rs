@@ -49,6 +49,11 @@ impl<'a> OutFrame<'a> {
         }
     }
 
+    /// Whether frames take the control lane.
+    pub(super) fn is_queued(&self) -> bool {
+        self.lane.is_none()
+    }
+
     /// Frames are written to a lane at once, by the thread that fills them.
     pub(super) fn over(feed: &'a Feed, lane: LinkWriter) -> OutFrame<'a> {
         OutFrame { lane: Some(lane), ..OutFrame::queued(feed) }

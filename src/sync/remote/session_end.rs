@@ -24,6 +24,7 @@ struct State {
     peer_done: Option<Stats>,
     is_done: bool,
     link_over: bool,
+    peer_stops: bool,
 }
 
 /// How a side's part ended, once its threads have: its own error counts first, then whether the peer was done.
@@ -46,6 +47,19 @@ impl SessionEnd {
         state.is_done = true;
         drop(state);
         self.changed.notify_all();
+    }
+
+    /// The peer wants the session to end.
+    pub(super) fn peer_stops(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).peer_stops = true;
+        self.changed.notify_all();
+    }
+
+    /// What a far end tells its client of its own end: an error, or a signal that was not the client's wish. Without
+    /// that word an end by signal would look like a success.
+    pub(super) fn for_client(&self, session: &Session) -> Option<SyncError> {
+        let by_peer = self.state.lock().unwrap_or_else(PoisonError::into_inner).peer_stops;
+        session.take_error().or_else(|| (session.stop.requested() && !by_peer).then_some(SyncError::StoppedHere))
     }
 
     /// Nothing more will come.

@@ -14,7 +14,7 @@ use crate::sync::content::DataMap;
 use crate::sync::receiver::IDLE_LOOK;
 use crate::sync::sender::read::SourceFile;
 
-/// Segments that a file has at least before other lanes are asked for help: below, one lane is as fast.
+/// Segments that a file has at least before other lanes may help: below, one lane is as fast.
 pub(super) const SPREAD_SEGMENTS_MIN: u64 = 8;
 
 /// A read of a file whose segments are sent by everyone who helps.
@@ -52,7 +52,12 @@ impl Spread {
         self.count
     }
 
-    /// Sends segments as long as there are some, for a lane that was asked to.
+    /// Whether segments are left to take.
+    pub(super) fn has_more(&self) -> bool {
+        self.next.load(Ordering::Relaxed) < self.count
+    }
+
+    /// Sends segments as long as there are some, for a lane that has nothing else to do.
     pub(super) fn help(&self, feed: &Feed, frame: &mut OutFrame<'_>) {
         {
             let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,11 +75,13 @@ impl Spread {
     /// Sends segments, then waits for those who helped. The digest of the whole, and whether all of it was there.
     pub(super) fn lead(&self, feed: &Feed, frame: &mut OutFrame<'_>) -> Result<(Digest, bool), Unsent> {
         self.send(feed, frame);
+        frame.send();
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.closed = true;
-        while state.helpers > 0 {
+        // A leader on the control lane leaves the rest to data lanes, as soon as there are some.
+        while state.helpers > 0 || (self.has_more() && !feed.session.is_ending()) {
             state = self.changed.wait_timeout(state, IDLE_LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.closed = true;
         if let Some(unsent) = state.failed.take() {
             return Err(unsent);
         }
@@ -89,6 +96,9 @@ impl Spread {
     fn send(&self, feed: &Feed, frame: &mut OutFrame<'_>) {
         let mut data = DataMap::new(&self.source.file, self.attempt.content.size);
         loop {
+            if frame.is_queued() && self.count >= SPREAD_SEGMENTS_MIN && feed.has_lanes() {
+                return;
+            }
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= self.count || feed.session.is_ending() {
                 return;

@@ -82,10 +82,10 @@ pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stat
         verifier.wait_until_finished();
         let mut peer = None;
         if let Some(relay) = relay {
-            match session.take_error() {
+            match intake.end.for_client(session) {
                 Some(error) => {
                     line.say(&error.for_peer());
-                    session.fail(SyncError::Stopped);
+                    session.fail(error);
                 }
                 None => {
                     if let Some(digest) = session.tree_digest.get()
@@ -164,6 +164,7 @@ impl VerifyIntake {
             Message::Event(event) => self.session.monitor.event(*event),
             Message::Done(stats) => self.end.peer_done(*stats),
             Message::Stop => {
+                self.end.peer_stops();
                 self.session.stop.request();
                 self.room.notify_all();
             }

@@ -102,9 +102,9 @@ impl Opening<'_> {
     fn lane(&self, channel: TlsChannel) -> std::io::Result<Lane> {
         // The kernel also counts the time in which a peer takes nothing because its disk is slow, so this is no more
         // than a last resort: a dead peer is found by the heartbeats of the control lane.
-        let patience =
-            self.timeout.map(|timeout| timeout.saturating_mul(4).max(limits::ms(limits::LANE_PATH_TIMEOUT_MS)));
-        channel.set_path_timeout(patience)?;
+        let least = limits::ms(limits::LANE_PATH_TIMEOUT_MS);
+        channel
+            .set_path_timeout(Some(self.timeout.map_or(2 * least, |timeout| timeout.saturating_mul(4).max(least))))?;
         let (reader, writer) = channel.into_link(Arc::clone(self.cut))?;
         Ok(Lane { reader, writer })
     }
