@@ -80,6 +80,11 @@ impl Feed {
     /// Answers wants over a data lane until the session is over.
     pub(super) fn work_lane(&self, lane: LinkWriter, work: &Work) {
         let mut frame = OutFrame::over(self, lane);
+        // Without this, a big file that was begun before the lane was there would never use it.
+        let under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for spread in under_way.iter().filter_map(Weak::upgrade) {
+            spread.help(self, &mut frame);
+        }
         loop {
             if let Ok(spread) = work.spreads.try_recv() {
                 spread.help(self, &mut frame);
@@ -265,6 +270,11 @@ impl Feed {
         frame: &mut OutFrame<'_>,
     ) -> Result<(), Unsent> {
         let spread = Arc::new(Spread::new(attempt, Arc::clone(source)));
+        {
+            let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+            under_way.retain(|spread| spread.strong_count() > 0);
+            under_way.push(Arc::downgrade(&spread));
+        }
         let helpers = self.lanes().saturating_sub(1).min((spread.segments() / SPREAD_SEGMENTS_MIN) as usize);
         for _ in 0..helpers {
             // No room means that enough is waiting already.

@@ -47,6 +47,8 @@ pub(super) struct Feed {
     /// Where signatures of wanted files go, and where their answers take them from.
     pub(super) deltas: Mutex<HashMap<FileKey, Outbox<Vec<u8>>>>,
     pub(super) signatures: Mutex<HashMap<FileKey, Inbox<Vec<u8>>>>,
+    /// Big files on their way: a lane that comes later helps with them first.
+    pub(super) under_way: Mutex<Vec<Weak<Spread>>>,
     /// Where lanes are asked to help with a big file.
     pub(super) spreads: Outbox<Arc<Spread>>,
     /// Data lanes that are in use.
@@ -85,6 +87,7 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
         told: Mutex::default(),
         deltas: Mutex::default(),
         signatures: Mutex::default(),
+        under_way: Mutex::default(),
         spreads,
         lanes: AtomicUsize::new(0),
         control_only: Mutex::new(Some(control_only)),

@@ -71,10 +71,11 @@ impl Spread {
     pub(super) fn lead(&self, feed: &Feed, frame: &mut OutFrame<'_>) -> Result<(Digest, bool), Unsent> {
         self.send(feed, frame);
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        state.closed = true;
+        // Who helps stays until nothing is left to send, so this is the end of all of it.
         while state.helpers > 0 {
             state = self.changed.wait_timeout(state, IDLE_LOOK).unwrap_or_else(PoisonError::into_inner).0;
         }
+        state.closed = true;
         if let Some(unsent) = state.failed.take() {
             return Err(unsent);
         }
@@ -89,6 +90,10 @@ impl Spread {
     fn send(&self, feed: &Feed, frame: &mut OutFrame<'_>) {
         let mut data = DataMap::new(&self.source.file, self.attempt.content.size);
         loop {
+            // The control lane is the slow way: it is left as soon as a data lane is at it.
+            if frame.is_queued() && self.is_helped() {
+                return;
+            }
             let index = self.next.fetch_add(1, Ordering::Relaxed);
             if index >= self.count || feed.session.is_ending() {
                 return;
@@ -100,6 +105,10 @@ impl Spread {
                 return;
             }
         }
+    }
+
+    fn is_helped(&self) -> bool {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).helpers > 0
     }
 
     fn set(&self, index: u64, digest: Digest) {

@@ -38,8 +38,9 @@ struct VerifyIntake {
 pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stats, SyncError> {
     let (line, outgoing) = part.line();
     let prepared = sources_message(part.session, &mut part.ends.reader).and_then(|(single, root)| {
-        let base = &part.session.base;
-        let target = destination.map(|path| Target::open_in(base, path, single.as_ref())).transpose()?;
+        let target = destination
+            .map(|destination| Target::open_in(&part.session.base, destination, single.as_ref()))
+            .transpose()?;
         Ok((target, root))
     });
     let (target, root) = prepared.map_err(|error| part.give_up(error))?;
