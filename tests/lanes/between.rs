@@ -99,7 +99,8 @@ fn items_totals_and_codes_are_those_of_a_local_run() {
         lines.sort();
         lines
     };
-    let options = ["-aHi", "--stats", "--delete", "--max-delete=1"];
+    // Without -H: which name of an inode leads is not promised.
+    let options = ["-ai", "--stats", "--delete", "--max-delete=1"];
     let (here, far) = (Temp::new(), Temp::new());
     for temp in [&here, &far] {
         fixture::both(temp.path());
@@ -109,7 +110,8 @@ fn items_totals_and_codes_are_those_of_a_local_run() {
         let ends = [contents(HERE, &far.join("src")), at("localhost", &far.join("dst"))];
         let remote = sync(options).args(shell.args()).args(ends).expect(code);
         assert_eq!(told(&local), told(&remote));
-        Judge::strict().assert(&here.join("dst"), &far.join("dst"));
+        // A directory that was to go and stays has the time of the deletion in it.
+        Judge { times_dirs: false, hard_links: false, ..Judge::strict() }.assert(&here.join("dst"), &far.join("dst"));
     }
     // A missing source, a destination without a parent.
     for (from, to, code) in [("none/", "dst", 23), ("src/", "no/such/dst", 1)] {

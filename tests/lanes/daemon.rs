@@ -7,7 +7,7 @@ use rustix::process::Signal;
 
 use crate::support::Temp;
 use crate::support::daemon::{Daemon, User};
-use crate::support::disk::{get, leftovers, put, there};
+use crate::support::disk::{get, leftovers, put, there, walk};
 use crate::support::fixture::{self, OLD};
 use crate::support::judge::Judge;
 use crate::support::run::{Call, sync, xfer};
@@ -21,12 +21,20 @@ fn module(name: &str, path: &Path, how: &str) -> String {
     format!("{name}={},{how}", path.display())
 }
 
+/// Without attributes of the `trusted` namespace: a daemon has given up the privilege that they need.
+fn without_trusted(root: &Path) {
+    for path in walk(root).iter().map(|path| root.join(path)).chain([root.to_path_buf()]) {
+        let _absent = rustix::fs::lremovexattr(&path, "trusted.test");
+    }
+}
+
 #[test]
 fn modules_are_written_read_and_verified_with_lanes() {
     let (temp, user) = (Temp::new(), User::new());
     let (src, held) = (temp.join("src"), temp.join("module"));
     let daemon = Daemon::start(&[module("data", &held, "rw")], &user);
     tree::random(&src, 5, Size { entries: 150, ..Size::SMALL });
+    without_trusted(&src);
     fixture::big_file(&src.join("big"), 20 << 20, 5);
     for (pass, options) in
         [&["--lanes", "4"][..], &["--lanes", "1", "--no-W"], &["--transport", "shell", "-z"]].into_iter().enumerate()
@@ -50,6 +58,7 @@ fn modules_are_written_read_and_verified_with_lanes() {
         verify("src/", &daemon.at("data")).expect(23);
         verify(&daemon.at("data"), &pulled).expect(23);
         tree::mutate(&src, 50 + pass as u64, Size::SMALL);
+        without_trusted(&src);
         fixture::big_file(&src.join("big"), 19 << 20, 6);
     }
 }
@@ -145,6 +154,7 @@ fn what_a_key_may_not_is_refused() {
 fn between_daemons_and_shells() {
     let (temp, user) = (Temp::new(), User::new());
     tree::random(&temp.join("one"), 9, Size { entries: 100, ..Size::SMALL });
+    without_trusted(&temp.join("one"));
     fixture::big_file(&temp.join("one/big"), 8 << 20, 9);
     let from = Daemon::start(&[module("one", &temp.join("one"), "ro")], &user);
     let to = Daemon::start(&[module("two", &temp.join("two"), "rw")], &user);
@@ -156,6 +166,7 @@ fn between_daemons_and_shells() {
         Judge::strict().assert(&temp.join("one"), &temp.join("two"));
         user.call(xfer(["verify", "-HAX", "--numeric-ids", &from.at("one"), &to.at("two")])).expect(0);
         tree::mutate(&temp.join("one"), 10, Size::SMALL);
+        without_trusted(&temp.join("one"));
     }
     call(&[]).args(shell.args()).args([from.at("one").into(), at("127.0.0.1", &temp.join("three"))]).expect(0);
     Judge::strict().assert(&temp.join("one"), &temp.join("three"));
@@ -189,5 +200,5 @@ fn lanes_of_a_daemon_end_with_their_client() {
     user.call(sync(["-a", "--delete", "src/", &daemon.at("m/")])).dir(temp.path()).expect(0);
     Judge::strict().assert(&temp.join("src"), &temp.join("module"));
     assert_eq!(leftovers(&temp.join("module")), Vec::<std::path::PathBuf>::new());
-    assert_eq!(daemon.log().matches(" ended").count(), 3, "{}", daemon.log());
+    crate::support::sockets::wait_until("three ends in the log", || daemon.log().matches(" ended").count() == 3);
 }

@@ -1,11 +1,11 @@
 //! A daemon as its operator starts it, and its users' configurations.
 
-use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, Command, Stdio};
 
 use super::Temp;
 use super::run::{Call, binary, xfer};
+use super::sockets::wait_until;
 
 /// A user with keys of their own.
 pub struct User(Temp);
@@ -37,7 +37,6 @@ impl User {
 /// A daemon on loopback; killed when dropped.
 pub struct Daemon {
     child: Child,
-    stdout: BufReader<ChildStdout>,
     home: User,
     port: u16,
 }
@@ -57,20 +56,22 @@ impl Daemon {
         for module in modules {
             command.args(["--module", module]);
         }
-        let mut child = command
+        let child = command
             .env("HOME", home.0.path())
             .env("XDG_CONFIG_HOME", home.0.path())
             .env_remove("NOTIFY_SOCKET")
             .stdin(Stdio::null())
-            .stdout(Stdio::piped())
+            .stdout(Stdio::null())
             .spawn()
             .unwrap();
-        let mut stdout = BufReader::new(child.stdout.take().unwrap());
-        let mut line = String::new();
-        stdout.read_line(&mut line).unwrap();
-        let port = line.trim_end().rsplit(':').next().and_then(|port| port.parse().ok());
-        let port = port.unwrap_or_else(|| panic!("the daemon says {line:?}"));
-        Daemon { child, stdout, home, port }
+        let mut daemon = Daemon { child, home, port };
+        wait_until("a daemon that listens", || {
+            let log = daemon.log();
+            let port = log.split("listening on 127.0.0.1:").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            daemon.port = port.unwrap_or_default();
+            port.is_some()
+        });
+        daemon
     }
 
     /// Ends it and starts one with another key on the same port.

@@ -39,6 +39,8 @@ struct Between<'a> {
 struct State {
     totals: [Option<Stats>; 2],
     over: [bool; 2],
+    /// The receiver was told what the sources are: before that it hears no words about lanes.
+    has_sources: bool,
     /// Entries and bytes of pieces that are listed and not released.
     pieces: HashMap<PieceId, (u64, u64)>,
 }
@@ -224,6 +226,9 @@ impl Between<'_> {
                 message => {
                     self.count(&message);
                     other.say(&message);
+                    if matches!(message, Message::Sources { .. }) {
+                        self.state(|state| state.has_sources = true);
+                    }
                 }
             }
         }
@@ -294,6 +299,14 @@ impl Between<'_> {
         receiver_words: &Inbox<LaneWord>,
     ) {
         let is_over = || self.sender.desk.is_over() || self.session.is_ending();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while !state.has_sources {
+            if is_over() || state.over.iter().any(|over| *over) {
+                return;
+            }
+            state = self.changed.wait_timeout(state, IDLE_LOOK).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        drop(state);
         let source = Party { line: &self.sender.line, words: sender_words, lead: &sender, is_over: &is_over };
         let destination =
             Party { line: &self.receiver.line, words: receiver_words, lead: &receiver, is_over: &is_over };
