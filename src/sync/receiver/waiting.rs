@@ -215,7 +215,9 @@ impl Unlisted {
         let (mut asleep, mut attributes) = (0, 0);
         for (child, number) in work.children().iter().zip(first..) {
             let mut sleeping = asleep_of(child);
-            let is_waiting = sleeping.flags & AWAKE == 0 && self.awake.contains_key(&DirId(number));
+            // One that is staged is known by its open descriptor only, and those are few.
+            let is_waiting =
+                sleeping.flags & AWAKE == 0 && child.fresh.get().is_none() && self.awake.contains_key(&DirId(number));
             if is_waiting {
                 self.awake.remove(&DirId(number));
                 names.extend_from_slice(child.listed.as_ref().map_or(&[][..], |listed| listed.entry.name.as_bytes()));

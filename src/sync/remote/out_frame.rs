@@ -59,11 +59,6 @@ impl<'a> OutFrame<'a> {
         OutFrame { lane: Some(lane), ..OutFrame::queued(feed) }
     }
 
-    /// Whether frames go over the control lane.
-    pub(super) fn is_queued(&self) -> bool {
-        self.lane.is_none()
-    }
-
     /// Sends what is there.
     pub(super) fn send(&mut self) {
         self.begun = None;
