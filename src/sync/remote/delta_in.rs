@@ -4,11 +4,13 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver as Inbox;
 
+use super::basis::Basis;
 use super::intake::Intake;
 use super::open_file::OpenFile;
 use crate::delta::signature_of;
 use crate::fs;
 use crate::limits;
+use crate::model::segment_digest;
 use crate::wire::{FileKey, Message};
 
 /// A file whose basis is to be signed.
@@ -29,7 +31,7 @@ pub(super) fn sign_all(intake: &Intake, inbox: &Inbox<Signing>) {
 
 fn sign(intake: &Intake, signing: &Signing) {
     let Some(basis) = &signing.file.basis else { return };
-    let length = signing.file.basis_bytes;
+    let length = basis.bytes();
     let mut window = vec![0; limits::DELTA_WINDOW_BYTES as usize];
     for number in 0..length.div_ceil(limits::DELTA_WINDOW_BYTES) {
         let ahead = (limits::DELTA_WINDOWS_AHEAD_MAX as u64 - 1).min(number);
@@ -40,9 +42,20 @@ fn sign(intake: &Intake, signing: &Signing) {
         let offset = number * limits::DELTA_WINDOW_BYTES;
         let wanted = (length - offset).min(limits::DELTA_WINDOW_BYTES) as usize;
         // A basis that cannot be read any more matches nothing; the sender still waits for its windows.
-        let read = fs::read_exact_or_eof_at(basis, &mut window[..wanted], offset).unwrap_or(0);
+        let read = fs::read_exact_or_eof_at(&basis.file, &mut window[..wanted], offset).unwrap_or(0);
+        note_digests(basis, offset, &window[..read]);
         let mut bytes = Vec::new();
         signature_of(offset, &window[..read], signing.file.block_bytes).encode(&mut bytes);
         intake.line.say(&Message::Signature { key: signing.key, window: number, bytes });
+    }
+}
+
+/// Notes the digests of the window's segments, save one that could not be read to its end.
+fn note_digests(basis: &Basis, offset: u64, window: &[u8]) {
+    let first = offset / limits::SEGMENT_BYTES;
+    for (index, segment) in (first..).zip(window.chunks(limits::SEGMENT_BYTES as usize)) {
+        if segment.len() as u64 == basis.segment_bytes(index) {
+            basis.note(index, segment_digest(segment));
+        }
     }
 }
