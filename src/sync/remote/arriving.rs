@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::basis::Basis;
@@ -47,6 +47,7 @@ pub(super) struct Arriving {
     noted: Mutex<Runs>,
     /// What is written is the basis itself: what it was after our own last write, so that others' writes show.
     own_basis: Mutex<Option<Metadata>>,
+    basis_changed: AtomicBool,
 }
 
 /// Ranges of bytes, neither empty nor touching.
@@ -96,6 +97,7 @@ impl Arriving {
             opening: Mutex::default(),
             noted: Mutex::default(),
             own_basis: Mutex::default(),
+            basis_changed: AtomicBool::new(false),
         }
     }
 
@@ -112,6 +114,11 @@ impl Arriving {
     /// Whether something of it was written into the file that is there.
     pub(super) fn has_overwritten(&self) -> bool {
         matches!(self.written.get(), Some(Written::InPlace(_)))
+    }
+
+    /// Whether the basis was found to be not what it was.
+    pub(super) fn has_changed_basis(&self) -> bool {
+        self.basis_changed.load(Ordering::Relaxed)
     }
 
     /// Whether all that came is as in the basis, so that nothing was opened to be written.
@@ -205,6 +212,7 @@ impl Arriving {
         if let Some(seen) = &*seen
             && !fs::metadata_of(written.file())?.same_content_as(seen)
         {
+            self.basis_changed.store(true, Ordering::Relaxed);
             return Ok(false);
         }
         if seen.is_none() {
@@ -229,6 +237,7 @@ impl Arriving {
                     let now = fs::metadata_of(written.file()).map_err(|error| (Operation::Stat, error))?;
                     if basis.is_inode(&now) {
                         if !now.same_content_as(&basis.before) {
+                            self.basis_changed.store(true, Ordering::Relaxed);
                             return Ok(None);
                         }
                         *self.own_basis() = Some(now);

@@ -349,6 +349,9 @@ impl OpenFile {
             receiver.fail_file(&self.task, operation, &error);
             return Settled::Yes;
         }
+        if arriving.as_ref().is_some_and(Arriving::has_changed_basis) {
+            return self.transfer_whole(receiver, BASIS_CHANGED);
+        }
         let Some(arriving) = arriving.filter(|_| current == Some(attempt) && !trouble.wrong) else {
             return self.repair(receiver);
         };
