@@ -371,3 +371,13 @@ pub const STAGED_DIRECTORY_ENTRIES_MAX: usize = LISTED_ENTRIES_OUTSTANDING_MAX a
 
 /// As [`STAGED_DIRECTORY_ENTRIES_MAX`], bytes of their content: a second's work of a fast disk.
 pub const STAGED_DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+
+// Deltas over a link: what is taken over from the basis.
+
+/// Digests of one basis's segments that wait for their segments to come back: twice what an honest sender lets gather,
+/// as signatures run ahead by [`DELTA_WINDOWS_AHEAD_MAX`] windows.
+pub const BASIS_DIGESTS_MAX: usize = 2 * DELTA_WINDOWS_AHEAD_MAX * (DELTA_WINDOW_BYTES / SEGMENT_BYTES) as usize;
+
+/// Bytes of unchanged content that wait to be copied from the basis together once the new file is being written, and
+/// of one such copy: long enough that calls cost nothing, short enough that a wish to stop is felt.
+pub const BASIS_COPY_BYTES: u64 = 16 << 20;

@@ -70,6 +70,25 @@ pub fn copy_file_data(
     copy_in_kernel(source, destination, length, on_progress)
 }
 
+/// Copies `range` of `source` to the same place in `destination` without reading it here, shared (reflink) where the
+/// file system can do that. Returns where it ended: before the end of `range` where the kernel can go no further, so
+/// that reading tells why.
+pub fn copy_range_in_kernel(source: &File, destination: &File, range: std::ops::Range<u64>) -> io::Result<u64> {
+    let mut done = range.start;
+    while done < range.end {
+        let (mut from, mut to) = (done, done);
+        let wanted = usize::try_from((range.end - done).min(KERNEL_COPY_BYTES)).unwrap_or(usize::MAX);
+        match rustix::fs::copy_file_range(source, Some(&mut from), destination, Some(&mut to), wanted) {
+            Ok(0) => break,
+            Ok(count) => done += count as u64,
+            Err(Errno::INTR) => {}
+            Err(errno @ (Errno::NOSPC | Errno::DQUOT | Errno::FBIG)) => return Err(errno.into()),
+            Err(_) => break,
+        }
+    }
+    Ok(done)
+}
+
 /// A reflink of the whole file; false where that cannot be.
 fn share_whole(source: &File, destination: &File, length: u64) -> io::Result<bool> {
     if metadata_of(source)?.size != length {

@@ -20,7 +20,7 @@ mod stage;
 mod xattr;
 
 pub use base::{Base, Hides, Top, hidden, is_confined};
-pub use copy::{copy_file_data, read_exact_or_eof_at, write_all_at};
+pub use copy::{copy_file_data, copy_range_in_kernel, read_exact_or_eof_at, write_all_at};
 pub use dir::{Dir, metadata_of};
 pub use ids::{
     NameService, SystemNames, am_root, group_id, group_name, groups, raise_open_files_limit, set_name_service, umask,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, OnceLock, PoisonError};
 
 use crossbeam_channel::{Receiver as Inbox, Sender as Outbox};
 
+use super::basis::Basis;
 use super::delta_in::{self, Signing};
 use super::lanes::{self, LaneDesk};
 use super::open_file::{Hands, OpenFile, Settled};
@@ -478,13 +479,13 @@ impl Intake {
     }
 
     /// How a file is best asked for, given what is here.
-    fn choose(&self, receiver: &Receiver, task: &FileTask) -> io::Result<(WantMode, Option<std::fs::File>)> {
+    fn choose(&self, receiver: &Receiver, task: &FileTask) -> io::Result<(WantMode, Option<Basis>)> {
         let options = &self.session.options;
         let size = task.size();
         let open_basis = || task.open_checked();
         if task.check {
-            let basis = open_basis()?;
-            let digest = digest_file(&basis, size, &self.session.stop)?;
+            let basis = Basis::new(open_basis()?)?;
+            let digest = digest_file(&basis.file, size, &self.session.stop)?;
             return Ok(match digest {
                 Some(_) if options.dry_run => (WantMode::Digest, Some(basis)),
                 Some(digest) => (WantMode::IfDiffers(digest), Some(basis)),
@@ -504,21 +505,23 @@ impl Intake {
                 Err(_) => return Ok((WantMode::Whole, None)),
             },
         };
-        let basis_bytes = crate::fs::metadata_of(&basis)?.size;
-        let digest = match basis_bytes == size && !task.apart {
-            true => digest_file(&basis, size, &self.session.stop)?,
-            false => None,
-        };
+        let basis = Basis::new(basis)?;
+        let basis_bytes = basis.bytes();
         if size <= limits::SMALL_FILE_BYTES_MAX || basis_bytes < limits::SMALL_FILE_BYTES_MAX {
+            let digest = match basis_bytes == size && !task.apart {
+                true => digest_file(&basis.file, size, &self.session.stop)?,
+                false => None,
+            };
             return Ok(match digest {
                 Some(digest) => (WantMode::IfDiffers(digest), Some(basis)),
                 None => (WantMode::Whole, None),
             });
         }
+        // Without its digest: the answer tells segment by segment what is equal, and the basis is read only once.
         let mode = WantMode::Delta {
             basis_bytes,
             block_bytes: delta::block_bytes_for(basis_bytes),
-            digest,
+            digest: None,
             same_offset_only: options.inplace,
         };
         Ok((mode, Some(basis)))

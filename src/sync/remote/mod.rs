@@ -1,6 +1,8 @@
 //! Two ends of a remote shell: one binary on both sides, one pipe each way.
 
 mod answer;
+mod arriving;
+mod basis;
 mod between;
 mod daemon;
 mod delta_in;

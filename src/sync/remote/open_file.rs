@@ -5,11 +5,13 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock};
 
+use super::arriving::{Arriving, Completed, Failed, Old, Place};
+use super::basis::Basis;
 use super::intake::Intake;
 use crate::delta::{self, Instruction};
 use crate::fs;
 use crate::limits;
-use crate::model::{ContentHasher, Digest, Operation, SegmentDigests, segment_digest};
+use crate::model::{ContentHasher, Digest, Operation, ZERO_SEGMENT_DIGEST_BYTES, segment_digest};
 use crate::monitor::Counters;
 use crate::sync::content::{Decompressor, digest_file};
 use crate::sync::inplace::write_differences;
@@ -30,16 +32,14 @@ pub(super) enum Settled {
 pub(super) struct Hands {
     decompressor: Decompressor,
     rebuilt: Vec<u8>,
-    old: Vec<u8>,
+    old: Old,
 }
 
 /// A file that was wanted. Its segments may be worked on by several threads at once.
 pub(super) struct OpenFile {
     pub(super) task: FileTask,
-    pub(super) basis: Option<File>,
+    pub(super) basis: Option<Basis>,
     pub(super) block_bytes: u32,
-    /// Length of the basis as the want told it: so many signatures are waited for.
-    pub(super) basis_bytes: u64,
     dry_run_digest: bool,
     /// Read by those who write segments, written by who begins an attempt: with `--inplace` no late segment of an
     /// attempt may be written after one of the next.
@@ -64,32 +64,25 @@ struct State {
 /// What went wrong in the current attempt.
 #[derive(Default)]
 struct Trouble {
-    failed: Option<(Operation, io::Error)>,
+    failed: Option<Failed>,
     wrong: bool,
 }
 
-struct Arriving {
-    written: Written,
-    content: Content,
-    digests: Mutex<SegmentDigests>,
-    literal_bytes: AtomicU64,
-    matched_bytes: AtomicU64,
-}
+const BASIS_CHANGED: &str = "the old file changed while parts of it were taken over";
 
 /// Times that a file whose content does not have its digest is asked for again.
 const REPAIRS_MAX: u64 = 2;
 
 impl OpenFile {
-    pub(super) fn new(task: FileTask, mode: &WantMode, basis: Option<File>) -> OpenFile {
-        let (block_bytes, basis_bytes) = match mode {
-            WantMode::Delta { block_bytes, basis_bytes, .. } => (*block_bytes, *basis_bytes),
-            _ => (0, 0),
+    pub(super) fn new(task: FileTask, mode: &WantMode, basis: Option<Basis>) -> OpenFile {
+        let block_bytes = match mode {
+            WantMode::Delta { block_bytes, .. } => *block_bytes,
+            _ => 0,
         };
         OpenFile {
             task,
             basis,
             block_bytes,
-            basis_bytes,
             dry_run_digest: *mode == WantMode::Digest,
             state: RwLock::default(),
             trouble: Mutex::default(),
@@ -149,11 +142,14 @@ impl OpenFile {
         hands: &mut Hands,
     ) {
         let Hands { decompressor, rebuilt, old } = hands;
-        let sparse = receiver.session.options.sparse;
         let counters = receiver.session.counters();
+        let place = self.place(receiver);
+        // Taken by whatever comes, so that none stays.
+        let known = |index: u64| self.basis.as_ref().and_then(|basis| basis.take(index));
         match record {
-            DataRecord::Begin { attempt, content } => self.begin(intake, receiver, *attempt, content),
+            DataRecord::Begin { attempt, content } => self.begin(intake, *attempt, content),
             DataRecord::Segment { attempt, index, digest, encoding, bytes } => {
+                let _differs = known(*index);
                 self.step(*attempt, *index, |arriving, start, length| {
                     let Some(bytes) = decompressor.decode(bytes, *encoding, length) else { return Ok(false) };
                     if segment_digest(bytes) != *digest || !arriving.set(*index, *digest) {
@@ -161,50 +157,69 @@ impl OpenFile {
                     }
                     arriving.literal_bytes.fetch_add(length as u64, Ordering::Relaxed);
                     Counters::add(&counters.bytes_transferred, length as u64);
-                    arriving.write(bytes, start, sparse, old)?;
-                    Ok(true)
+                    arriving.write(place, bytes, start, old)
                 });
             }
             DataRecord::ZeroSegment { attempt, index } => {
+                let known = known(*index);
                 self.step(*attempt, *index, |arriving, start, length| {
                     rebuilt.clear();
                     rebuilt.resize(length, 0);
-                    if !arriving.set(*index, segment_digest(rebuilt)) {
+                    let digest = match length as u64 == limits::SEGMENT_BYTES {
+                        true => Digest(ZERO_SEGMENT_DIGEST_BYTES),
+                        false => segment_digest(rebuilt),
+                    };
+                    if !arriving.set(*index, digest) {
                         return Ok(false);
                     }
-                    arriving.write(rebuilt, start, sparse, old)?;
-                    Ok(true)
+                    if arriving.is_there(place, *index, length, digest, known) {
+                        return arriving.take_over(place, start..start + length as u64, old);
+                    }
+                    arriving.write(place, rebuilt, start, old)
                 });
             }
             DataRecord::Patch { attempt, index, digest, encoding, decoded_bytes, bytes } => {
-                let basis = self.basis.as_ref();
+                let known = known(*index);
                 self.step(*attempt, *index, |arriving, start, length| {
                     let (Some(encoded), Some(basis)) =
-                        (decompressor.decode(bytes, *encoding, *decoded_bytes as usize), basis)
+                        (decompressor.decode(bytes, *encoding, *decoded_bytes as usize), &self.basis)
                     else {
                         return Ok(false);
                     };
                     let Ok(instructions) = delta::decode_instructions(encoded, length) else { return Ok(false) };
-                    let basis_bytes = fs::metadata_of(basis)?.size;
-                    rebuilt.clear();
-                    let applied = delta::apply(&instructions, encoded, &BasisFile(basis), basis_bytes, length, rebuilt);
-                    let good = applied.is_ok() && segment_digest(rebuilt) == *digest && arriving.set(*index, *digest);
-                    if good {
-                        let literals = literal_bytes(&instructions);
-                        arriving.literal_bytes.fetch_add(literals, Ordering::Relaxed);
-                        arriving.matched_bytes.fetch_add(length as u64 - literals, Ordering::Relaxed);
-                        Counters::add(&counters.bytes_transferred, literals);
-                        arriving.write(rebuilt, start, sparse, old)?;
+                    let stays = arriving.is_there(place, *index, length, *digest, known);
+                    if !stays {
+                        let file = BasisFile(&basis.file);
+                        let bytes = fs::metadata_of(&basis.file).map_err(|error| (Operation::Stat, error))?.size;
+                        rebuilt.clear();
+                        let applied = delta::apply(&instructions, encoded, &file, bytes, length, rebuilt);
+                        if applied.is_err() || segment_digest(rebuilt) != *digest {
+                            return Ok(false);
+                        }
                     }
-                    Ok(good)
+                    if !arriving.set(*index, *digest) {
+                        return Ok(false);
+                    }
+                    let literals = literal_bytes(&instructions);
+                    arriving.literal_bytes.fetch_add(literals, Ordering::Relaxed);
+                    arriving.matched_bytes.fetch_add(length as u64 - literals, Ordering::Relaxed);
+                    Counters::add(&counters.bytes_transferred, literals);
+                    match stays {
+                        true => arriving.take_over(place, start..start + length as u64, old),
+                        false => arriving.write_rebuilt(place, &instructions, rebuilt, start, old),
+                    }
                 });
             }
             _ => debug_assert!(false, "a settling record is no segment"),
         }
     }
 
-    /// An attempt is said anew in every frame; the first word of it makes a place to write to.
-    fn begin(&self, intake: &Intake, receiver: &Arc<Receiver>, attempt: u8, content: &Content) {
+    fn place<'a>(&'a self, receiver: &'a Arc<Receiver>) -> Place<'a> {
+        Place { receiver, task: &self.task, basis: self.basis.as_ref() }
+    }
+
+    /// An attempt is said anew in every frame; the first word of it makes room for its content.
+    fn begin(&self, intake: &Intake, attempt: u8, content: &Content) {
         {
             let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
             if state.attempt.is_some_and(|current| current >= attempt) {
@@ -220,21 +235,12 @@ impl OpenFile {
         if state.attempt.is_some_and(|current| current >= attempt) {
             return;
         }
+        // With `--inplace` an earlier attempt may have written over what the basis was hashed as.
+        let is_first = state.attempt.is_none() && self.repairs.load(Ordering::Relaxed) == 0;
+        let arriving = Arriving::new(*content, &intake.early_segments, is_first && self.block_bytes > 0);
         // What was there of an earlier attempt is void.
-        *state = State { attempt: Some(attempt), arriving: None };
+        *state = State { attempt: Some(attempt), arriving: Some(arriving) };
         *self.trouble() = Trouble::default();
-        match receiver.open_written(&self.task) {
-            Ok(written) => {
-                state.arriving = Some(Arriving {
-                    written,
-                    content: *content,
-                    digests: Mutex::new(SegmentDigests::within(content.size, &intake.early_segments)),
-                    literal_bytes: AtomicU64::new(0),
-                    matched_bytes: AtomicU64::new(0),
-                });
-            }
-            Err(error) => self.trouble().failed = Some((Operation::Create, error)),
-        }
     }
 
     fn trouble(&self) -> MutexGuard<'_, Trouble> {
@@ -242,7 +248,7 @@ impl OpenFile {
     }
 
     /// Works on one segment; a failure is kept until the file's end.
-    fn step(&self, attempt: u8, index: u64, work: impl FnOnce(&Arriving, u64, usize) -> io::Result<bool>) {
+    fn step(&self, attempt: u8, index: u64, work: impl FnOnce(&Arriving, u64, usize) -> Result<bool, Failed>) {
         let state = self.state.read().unwrap_or_else(PoisonError::into_inner);
         let arriving = state.arriving.as_ref().filter(|_| state.attempt == Some(attempt));
         if let Some(arriving) = arriving {
@@ -251,8 +257,8 @@ impl OpenFile {
             match work(arriving, start, length) {
                 Ok(true) => {}
                 Ok(false) => self.trouble().wrong = true,
-                Err(error) => {
-                    self.trouble().failed = Some((Operation::Write, error));
+                Err(failed) => {
+                    self.trouble().failed = Some(failed);
                     drop(state);
                     // Nothing is kept of it: on a full disk its room is needed.
                     let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
@@ -280,7 +286,7 @@ impl OpenFile {
             DataRecord::Small { .. } | DataRecord::Same { .. } => self.take_arriving().arriving,
             _ => None,
         };
-        let overwritten = given_up.as_ref().is_some_and(|arriving| matches!(arriving.written, Written::InPlace(_)));
+        let overwritten = given_up.as_ref().is_some_and(Arriving::has_overwritten);
         drop(given_up);
         match record {
             DataRecord::Small { content, digest, live, encoding, bytes, .. } => {
@@ -303,7 +309,9 @@ impl OpenFile {
                     Err((operation, error)) => receiver.fail_file(&self.task, operation, &error),
                 }
             }
-            DataRecord::End { attempt, digest, live, .. } => return self.finish(receiver, *attempt, digest, *live),
+            DataRecord::End { attempt, digest, live, .. } => {
+                return self.finish(receiver, *attempt, digest, *live, hands);
+            }
             // What it is said to equal was written over.
             DataRecord::Same { .. } if overwritten => return self.repair(receiver),
             DataRecord::Same { .. } => {
@@ -319,9 +327,7 @@ impl OpenFile {
                 if *failure != Failure::Vanished {
                     intake.session.note_source_problem();
                 }
-                if let Some(arriving) = self.take_arriving().arriving {
-                    receiver.put_aside(&self.task, arriving.written);
-                }
+                self.keep_part(receiver);
                 receiver.give_up(&self.task);
             }
             DataRecord::Begin { .. }
@@ -336,38 +342,58 @@ impl OpenFile {
         std::mem::take(&mut *self.state.write().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn finish(&self, receiver: &Arc<Receiver>, attempt: u8, digest: &Digest, live: bool) -> Settled {
+    fn finish(&self, receiver: &Arc<Receiver>, attempt: u8, digest: &Digest, live: bool, hands: &mut Hands) -> Settled {
         let State { attempt: current, arriving } = self.take_arriving();
         let trouble = std::mem::take(&mut *self.trouble());
         if let Some((operation, error)) = trouble.failed {
             receiver.fail_file(&self.task, operation, &error);
             return Settled::Yes;
         }
+        if arriving.as_ref().is_some_and(Arriving::has_changed_basis) {
+            return self.transfer_whole(receiver, BASIS_CHANGED);
+        }
         let Some(arriving) = arriving.filter(|_| current == Some(attempt) && !trouble.wrong) else {
             return self.repair(receiver);
         };
-        if arriving.digests.into_inner().unwrap_or_else(PoisonError::into_inner).finish() != Some(*digest) {
+        if arriving.digest() != Some(*digest) {
             return self.repair(receiver);
         }
-        if let Err(error) = arriving.written.file().set_len(arriving.content.size) {
-            receiver.fail_file(&self.task, Operation::Write, &error);
-            return Settled::Yes;
-        }
         let transferred = Transferred {
-            literal_bytes: arriving.literal_bytes.into_inner(),
-            matched_bytes: arriving.matched_bytes.into_inner(),
+            literal_bytes: arriving.literal_bytes.load(Ordering::Relaxed),
+            matched_bytes: arriving.matched_bytes.load(Ordering::Relaxed),
             live,
         };
-        receiver.commit(&self.task, arriving.written, &arriving.content, transferred);
+        if let Some(basis) = &self.basis
+            && !live
+            && !self.task.apart
+            && self.task.basis().is_some_and(|there| basis.is_inode(there))
+            && arriving.is_as_basis(basis)
+        {
+            return match basis.is_unchanged() {
+                Ok(true) => {
+                    receiver.same_content(&self.task);
+                    Settled::Yes
+                }
+                _ => self.transfer_whole(receiver, BASIS_CHANGED),
+            };
+        }
+        let content = arriving.content;
+        match arriving.complete(self.place(receiver), &mut hands.old) {
+            Ok(Completed::Yes(written)) => receiver.commit(&self.task, written, &content, transferred),
+            Ok(Completed::Changed) => return self.transfer_whole(receiver, BASIS_CHANGED),
+            Ok(Completed::Stopped) => {}
+            Err((operation, error)) => receiver.fail_file(&self.task, operation, &error),
+        }
         Settled::Yes
     }
 
     /// The content that arrived is not what was sent: asked for again, a few times.
     fn repair(&self, receiver: &Arc<Receiver>) -> Settled {
-        receiver.session.notice(format!(
-            "{}: what arrived does not have its digest; the file is transferred again",
-            self.task.path()
-        ));
+        self.transfer_whole(receiver, "what arrived does not have its digest")
+    }
+
+    fn transfer_whole(&self, receiver: &Arc<Receiver>, why: &str) -> Settled {
+        receiver.session.notice(format!("{}: {why}; the file is transferred again", self.task.path()));
         // What is asked for again begins anew.
         *self.state.write().unwrap_or_else(PoisonError::into_inner) = State::default();
         *self.trouble() = Trouble::default();
@@ -406,16 +432,14 @@ impl OpenFile {
 
     /// The basis has the wanted content already: a file that is there needs its attributes, a part its place.
     fn keep_basis(&self, intake: &Intake, receiver: &Arc<Receiver>) {
-        let is_there = self.basis.as_ref().zip(self.task.basis()).is_some_and(|(basis, there)| {
-            fs::metadata_of(basis).is_ok_and(|basis| (basis.dev, basis.ino) == (there.dev, there.ino))
-        });
+        let is_there = self.basis.as_ref().zip(self.task.basis()).is_some_and(|(basis, there)| basis.is_inode(there));
         if is_there {
             return receiver.same_content(&self.task);
         }
         let size = self.task.size();
         let copied = receiver.open_written(&self.task).and_then(|written| {
             let basis = self.basis.as_ref().ok_or(io::ErrorKind::NotFound)?;
-            fs::copy_file_data(basis, written.file(), size, intake.session.options.sparse, &mut |_| Ok(()))?;
+            fs::copy_file_data(&basis.file, written.file(), size, intake.session.options.sparse, &mut |_| Ok(()))?;
             Ok(written)
         });
         match copied {
@@ -429,7 +453,7 @@ impl OpenFile {
 
     fn answer_dry_run(&self, intake: &Intake, receiver: &Arc<Receiver>, digest: &Digest) {
         debug_assert!(self.dry_run_digest);
-        let there = self.basis.as_ref().map(|basis| digest_file(basis, self.task.size(), &intake.session.stop));
+        let there = self.basis.as_ref().map(|basis| digest_file(&basis.file, self.task.size(), &intake.session.stop));
         match there {
             Some(Ok(Some(there))) if there == *digest => receiver.same_content(&self.task),
             Some(Err(error)) => receiver.fail_file(&self.task, Operation::Digest, &error),
@@ -439,28 +463,14 @@ impl OpenFile {
 
     /// The run ends: what came is kept where that was asked for.
     pub(super) fn put_aside(&self, receiver: &Arc<Receiver>) {
-        if let Some(arriving) = self.take_arriving().arriving {
-            receiver.put_aside(&self.task, arriving.written);
-        }
+        self.keep_part(receiver);
         self.note_arrival(u64::MAX);
     }
-}
 
-impl Arriving {
-    /// Notes a segment's digest; false where it has one already.
-    fn set(&self, index: u64, digest: Digest) -> bool {
-        self.digests.lock().unwrap_or_else(PoisonError::into_inner).set(index, digest)
-    }
-
-    /// Writes at its place; `old` is room to compare in.
-    fn write(&self, bytes: &[u8], start: u64, sparse: bool, old: &mut Vec<u8>) -> io::Result<()> {
-        match &self.written {
-            Written::InPlace(_) => {
-                old.resize(bytes.len().max(old.len()), 0);
-                write_differences(self.written.file(), bytes, old, start).map(|_| ())
-            }
-            Written::Staged(stage) if sparse => fs::write_sparse_at(stage.file(), bytes, start),
-            Written::Staged(stage) => fs::write_all_at(stage.file(), bytes, start),
+    fn keep_part(&self, receiver: &Arc<Receiver>) {
+        let arriving = self.take_arriving().arriving;
+        if let Some(written) = arriving.and_then(|arriving| arriving.into_part(self.place(receiver))) {
+            receiver.put_aside(&self.task, written);
         }
     }
 }
