@@ -212,7 +212,8 @@ fn calls_of(call: Call, temp: &Temp) -> BTreeMap<String, usize> {
     need("strace", "strace");
     let log = temp.join("calls");
     // Cargo's path for libraries is long, and the loader looks everywhere on it.
-    let call = call.env_remove("LD_LIBRARY_PATH");
+    let quiet_loader = ["env", "-u", "LD_LIBRARY_PATH"];
+    let call = call.under(quiet_loader);
     call.under(["strace", "-f", "-qq", "-e", "signal=none", "-o", log.to_str().unwrap()]).expect(0);
     let mut calls = BTreeMap::new();
     for line in String::from_utf8_lossy(&get(&log)).lines() {

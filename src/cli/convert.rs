@@ -88,7 +88,7 @@ fn addresses(operands: &[OsString]) -> Result<(Vec<Address>, Option<Address>), F
     for operand in operands {
         let parsed = Address::parse_after(operand.as_bytes(), all.last()).map_err(|error| {
             Failure::usage(super::exit::chain_of(&error))
-                .with_hint("addresses are PATH or [USER@]HOST:PATH; ./a:b is a local name")
+                .with_hint("addresses are PATH, [USER@]HOST:PATH or xfer://HOST/MODULE/PATH; ./a:b is a local name")
         })?;
         all.push(parsed);
     }
@@ -97,18 +97,25 @@ fn addresses(operands: &[OsString]) -> Result<(Vec<Address>, Option<Address>), F
     if remote_sources > 0 && remote_sources < all.len() {
         return Err(Failure::usage("local and remote sources cannot be mixed").with_hint("run xfer once for each"));
     }
-    if all.windows(2).any(|pair| host(&pair[0]) != host(&pair[1])) {
+    if all.windows(2).any(|pair| session_of(&pair[0]) != session_of(&pair[1])) {
         return Err(Failure::usage("remote sources must all be on the same host").with_hint("run xfer once for each"));
     }
     Ok((all, destination))
 }
 
 /// What has to be the same for two addresses to be reached over one session.
-fn host(address: &Address) -> Option<(Option<&[u8]>, &[u8], Option<(u16, &[u8])>)> {
+#[derive(PartialEq)]
+enum Session<'a> {
+    Local,
+    Shell { user: Option<&'a [u8]>, host: &'a [u8] },
+    Daemon { host: &'a str, port: u16, module: &'a [u8] },
+}
+
+fn session_of(address: &Address) -> Session<'_> {
     match address {
-        Address::Shell { user, host, .. } => Some((user.as_deref(), host, None)),
-        Address::Daemon { host, port, module, .. } => Some((None, host.as_bytes(), Some((*port, module)))),
-        Address::Local(_) => None,
+        Address::Shell { user, host, .. } => Session::Shell { user: user.as_deref(), host },
+        Address::Daemon { host, port, module, .. } => Session::Daemon { host, port: *port, module },
+        Address::Local(_) => Session::Local,
     }
 }
 

@@ -81,15 +81,16 @@ fn a_source_alone_is_listed() {
 }
 
 #[test]
-fn one_side_at_most_is_remote() {
+fn remote_sources_share_one_host() {
     assert!(request(&["-a", "h:x", "b"]).sources[0].is_remote());
     assert!(request(&["-a", "x", "u@h:b"]).destination.is_some_and(|destination| destination.is_remote()));
     assert!(!request(&["-a", "./x:y", "b"]).sources[0].is_remote());
-    assert!(refusal(&["-a", "h:x", "g:y"]).contains("both be remote"));
+    assert!(request(&["-a", "h:x", "g:y"]).destination.is_some_and(|destination| destination.is_remote()));
     assert!(refusal(&["-a", "h:x", "z", "y"]).contains("mixed"));
     assert!(refusal(&["-a", "h:x", "g:x", "y"]).contains("same host"));
     assert_eq!(request(&["-a", "h:x", ":y", "z"]).sources[1].path(), b"y");
-    assert!(refusal(&["-a", "xfer://h/m", "y"]).contains("not supported yet"));
+    assert!(request(&["-a", "xfer://h/m", "y"]).sources[0].is_remote());
+    assert!(refusal(&["-a", "xfer://h/m/a", "xfer://h/n/a", "y"]).contains("same host"));
     assert!(refusal(&["-a", "h::x", "y"]).contains("daemon"));
     assert!(refusal(&["-a", "", "y"]).contains("empty"));
 }

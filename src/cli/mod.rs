@@ -154,8 +154,9 @@ fn manual(name: Option<&str>) -> Result<Vec<u8>, Failure> {
 
 const ABOUT: &str = "Moves a running service's data to a new home, with proof that it arrived";
 
-const SYNC_REMARKS: &str = "SRC/ is the directory's contents, SRC the directory itself. One side at most is remote. \
-                            A source without a destination is listed.\n\n\
+const SYNC_REMARKS: &str = "SRC/ is the directory's contents, SRC the directory itself. Both may be remote: PATH, \
+                            [USER@]HOST:PATH, xfer://HOST[:PORT]/MODULE/PATH. A source without a destination is \
+                            listed; xfer://HOST/ lists a daemon's modules.\n\n\
                             --no-OPTION turns off what -a or an earlier flag turned on, as in rsync: --no-o, --no-D, \
                             --no-W ...";
 const VERIFY_REMARKS: &str = "Starts from -a: add -H, -A, -X for more, --no-o, --no-t and the like or --content-only \
