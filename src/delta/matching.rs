@@ -4,8 +4,10 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use super::search::{SearchIndex, Searcher};
+use super::sums::SegmentSums;
 use super::{BasisIndex, Instruction, is_all_zero};
 use crate::limits;
+use crate::model::Digest;
 
 /// What earlier segments of a file taught. Shared by all threads that match segments of the file; the order in which
 /// they do changes what is found, never whether it is right.
@@ -92,6 +94,8 @@ pub struct SegmentMatch {
     pub hashed_bytes: u64,
     /// Bytes that the rolling search went over.
     pub searched_bytes: u64,
+    /// The segment's digest, where it starts at a multiple of `limits::SEGMENT_BYTES`: its blocks are hashed anyway.
+    pub digest: Option<Digest>,
 }
 
 /// Part of `Segment::data` whose content is known to be had without sending it.
@@ -118,7 +122,10 @@ pub fn match_segment(segment: &Segment<'_>, basis: &BasisIndex, state: &MatchSta
         claims: Vec::new(),
         hashed_bytes: 0,
         searched_bytes: 0,
+        sums: SegmentSums::default(),
+        digest: None,
     };
+    matching.sum();
     matching.claim_zeros();
     let shift = state.shift();
     matching.claim_at_shift(shift);
@@ -137,9 +144,30 @@ struct Matching<'a> {
     claims: Vec<Claim>,
     hashed_bytes: u64,
     searched_bytes: u64,
+    /// Of the segment's aligned blocks; empty where the segment is not one of the file's.
+    sums: SegmentSums,
+    digest: Option<Digest>,
 }
 
 impl Matching<'_> {
+    /// Hashes the segment's aligned blocks, and with that the segment.
+    fn sum(&mut self) {
+        let bytes = &self.segment.data[self.segment.range.clone()];
+        if self.segment.offset.is_multiple_of(limits::SEGMENT_BYTES) && bytes.len() as u64 <= limits::SEGMENT_BYTES {
+            self.digest = Some(self.sums.take(bytes, self.block_bytes));
+        }
+    }
+
+    /// The sum of the bytes in `start..end` of the data, where it is known as that of an aligned block.
+    fn known_sum(&self, start: usize, end: usize) -> Option<&[u8; 32]> {
+        let at = start.checked_sub(self.segment.range.start)?;
+        let block_end = (start + self.block_bytes).min(self.segment.range.end);
+        if !at.is_multiple_of(self.block_bytes) || end != block_end {
+            return None;
+        }
+        self.sums.of_block(at / self.block_bytes)
+    }
+
     /// Claims the aligned blocks of zeros.
     fn claim_zeros(&mut self) {
         let range = self.segment.range.clone();
@@ -197,7 +225,12 @@ impl Matching<'_> {
         let end = start.checked_add(length)?;
         let bytes = self.segment.data.get(start..end)?;
         self.hashed_bytes += length as u64;
-        if !block.matches(bytes) {
+        let sum = if basis_offset == self.file_offset(start) { self.known_sum(start, end) } else { None };
+        let matches = match sum {
+            Some(sum) if !block.is_zero() => block.has_sum(sum),
+            _ => block.matches(bytes, basis_offset),
+        };
+        if !matches {
             return None;
         }
         let basis_offset = if block.is_zero() { None } else { Some(basis_offset) };
@@ -338,6 +371,7 @@ impl Matching<'_> {
             instructions: list,
             hashed_bytes: self.hashed_bytes,
             searched_bytes: self.searched_bytes,
+            digest: self.digest,
         }
     }
 }

@@ -14,11 +14,12 @@ mod instruction;
 mod matching;
 mod search;
 mod signature;
+mod sums;
 
 pub use basis::BasisIndex;
 pub use instruction::{BasisRead, Instruction, apply, decode_instructions, encode_instructions};
 pub use matching::{MatchState, Segment, SegmentMatch, match_segment};
-pub use signature::{WindowSignature, signature_of};
+pub use signature::{WindowSignature, describe, signature_of};
 
 use crate::limits;
 

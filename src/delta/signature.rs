@@ -1,9 +1,11 @@
 //! Signatures: what the receiver tells of one window of its basis.
 
+use super::sums::{SegmentSums, block_sum};
 use super::{DeltaError, is_all_zero};
 use crate::limits;
+use crate::model::Digest;
 
-/// Bytes of a block's strong sum: BLAKE3, truncated. A match by accident is out of reach at 128 bits, one by intent
+/// Bytes of a block's strong sum: its chaining value in its segment's BLAKE3 tree, truncated. A match by accident is out of reach at 128 bits, one by intent
 /// only spoils the peer's own file, and the segment's full digest is compared in the end.
 pub(super) const STRONG_BYTES: usize = 16;
 const WEAK_BYTES: usize = 4;
@@ -21,9 +23,14 @@ pub(super) struct Block {
 }
 
 impl Block {
-    /// Whether these bytes are the block's. The caller sees to the length.
-    pub(super) fn matches(&self, bytes: &[u8]) -> bool {
-        if self.is_zero() { is_all_zero(bytes) } else { strong_sum(bytes) == self.strong }
+    /// Whether these bytes are the block's, which lies at `basis_offset`. The caller sees to the length.
+    pub(super) fn matches(&self, bytes: &[u8], basis_offset: u64) -> bool {
+        if self.is_zero() { is_all_zero(bytes) } else { strong_sum(&block_sum(bytes, basis_offset)) == self.strong }
+    }
+
+    /// Whether bytes with this sum, of [`SegmentSums`] and at the same place, are the block's; no block of zeros.
+    pub(super) fn has_sum(&self, sum: &[u8; 32]) -> bool {
+        strong_sum(sum) == self.strong
     }
 
     /// Whether the block is all zeros.
@@ -37,7 +44,7 @@ impl Block {
 ///
 /// Encoded, integers little-endian: offset (u64), window length (u32), block size (u32); one bit for each block, lowest
 /// bit of the first byte first, set for a block of zeros; then for every other block its weak sum (u32, left out for a
-/// short block) and 16 bytes of its BLAKE3 hash.
+/// short block) and 16 bytes of its chaining value in the BLAKE3 tree of its segment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WindowSignature {
     offset: u64,
@@ -53,17 +60,33 @@ pub struct WindowSignature {
 /// # Panics
 /// When a caller breaks these rules.
 pub fn signature_of(offset: u64, window: &[u8], block_bytes: u32) -> WindowSignature {
+    describe(offset, window, block_bytes).0
+}
+
+/// As [`signature_of`], and the digests of the window's segments: both are had for one hash of each byte.
+///
+/// # Panics
+/// As [`signature_of`].
+pub fn describe(offset: u64, window: &[u8], block_bytes: u32) -> (WindowSignature, Vec<Digest>) {
     assert!(is_block_size(block_bytes), "block size {block_bytes}");
     assert!(offset.is_multiple_of(limits::DELTA_WINDOW_BYTES), "window at {offset}");
     assert!(window.len() as u64 <= limits::DELTA_WINDOW_BYTES, "window of {} bytes", window.len());
-    let blocks = window.chunks(block_bytes as usize).map(|bytes| {
-        if is_all_zero(bytes) {
-            return Block { weak: 0, strong: ZERO_BLOCK };
+    let mut blocks = Vec::with_capacity(window.len().div_ceil(block_bytes as usize));
+    let mut digests = Vec::new();
+    let mut sums = SegmentSums::default();
+    for segment in window.chunks(limits::SEGMENT_BYTES as usize) {
+        digests.push(sums.take(segment, block_bytes as usize));
+        for (index, bytes) in segment.chunks(block_bytes as usize).enumerate() {
+            blocks.push(match sums.of_block(index) {
+                Some(sum) if !is_all_zero(bytes) => {
+                    let weak = if bytes.len() == block_bytes as usize { weak_sum(bytes) } else { 0 };
+                    Block { weak, strong: strong_sum(sum) }
+                }
+                _ => Block { weak: 0, strong: ZERO_BLOCK },
+            });
         }
-        let weak = if bytes.len() == block_bytes as usize { weak_sum(bytes) } else { 0 };
-        Block { weak, strong: strong_sum(bytes) }
-    });
-    WindowSignature { offset, length: window.len() as u32, block_bytes, blocks: blocks.collect() }
+    }
+    (WindowSignature { offset, length: window.len() as u32, block_bytes, blocks }, digests)
 }
 
 /// Whether a block size is a power of two within the limits. 0 would make `fast_rsync` loop or panic.
@@ -72,9 +95,9 @@ pub(super) fn is_block_size(block_bytes: u32) -> bool {
         && (limits::DELTA_BLOCK_BYTES_MIN..=limits::DELTA_BLOCK_BYTES_MAX).contains(&block_bytes)
 }
 
-fn strong_sum(bytes: &[u8]) -> [u8; STRONG_BYTES] {
+fn strong_sum(sum: &[u8; 32]) -> [u8; STRONG_BYTES] {
     let mut strong = [0; STRONG_BYTES];
-    strong.copy_from_slice(&blake3::hash(bytes).as_bytes()[..STRONG_BYTES]);
+    strong.copy_from_slice(&sum[..STRONG_BYTES]);
     strong
 }
 

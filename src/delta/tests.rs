@@ -4,6 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::segment_digest;
+use blake3::hazmat::HasherExt;
 
 const SEGMENT: usize = limits::SEGMENT_BYTES as usize;
 const BLOCK: usize = 16 << 10;
@@ -252,6 +253,23 @@ fn hostile_instructions_are_refused() {
     assert!(decode_instructions(&[], SEGMENT + 1).is_err());
 }
 
+/// A digest that a match told with it is the segment's, whatever was found, and is only told where it is one of the file's.
+#[test]
+fn matching_tells_the_digest_of_a_segment() {
+    let segment_bytes = limits::SEGMENT_BYTES as usize;
+    let data = noise(9, 2 * segment_bytes + 5000);
+    let mut index = BasisIndex::new(data.len() as u64, 16 << 10).unwrap();
+    index.insert(signature_of(0, &data, 16 << 10)).unwrap();
+    for (start, end) in [(0, segment_bytes), (segment_bytes, 2 * segment_bytes), (2 * segment_bytes, data.len())] {
+        let segment = Segment { data: &data, range: start..end, offset: start as u64 };
+        let found = match_segment(&segment, &index, &MatchState::new());
+        assert_eq!(found.literal_bytes, 0);
+        assert_eq!(found.digest, Some(crate::model::segment_digest(&data[start..end])));
+    }
+    let unaligned = Segment { data: &data, range: 1..segment_bytes, offset: 1 };
+    assert_eq!(match_segment(&unaligned, &index, &MatchState::new()).digest, None);
+}
+
 #[test]
 fn the_encodings_are_frozen() {
     let mut window = noise(1, 2 * 4096);
@@ -262,8 +280,13 @@ fn the_encodings_are_frozen() {
     assert_eq!(encoded.len(), 16 + 1 + 2 * 20 + 16);
     assert_eq!(encoded[..17], [0, 0, 64, 0, 0, 0, 0, 0, 4, 48, 0, 0, 0, 16, 0, 0, 4]);
     assert_eq!(encoded[17..21], signature::weak_sum(&window[..4096]).to_le_bytes());
-    assert_eq!(encoded[21..37], blake3::hash(&window[..4096]).as_bytes()[..16]);
-    assert_eq!(encoded[57..], blake3::hash(b"tail").as_bytes()[..16]);
+    let chaining_value = |range: std::ops::Range<usize>| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.set_input_offset(range.start as u64).update(&window[range]).finalize_non_root()
+    };
+    assert_eq!(encoded[21..37], chaining_value(0..4096)[..16]);
+    assert_eq!(encoded[41..57], chaining_value(4096..8192)[..16]);
+    assert_eq!(encoded[57..], chaining_value(3 * 4096..window.len())[..16]);
     let mut encoded = Vec::new();
     let instructions = [
         Instruction::Literal { range: 1..3 },

@@ -4,13 +4,11 @@ use std::sync::Arc;
 
 use crossbeam_channel::Receiver as Inbox;
 
-use super::basis::Basis;
 use super::intake::Intake;
 use super::open_file::OpenFile;
-use crate::delta::signature_of;
+use crate::delta::describe;
 use crate::fs;
 use crate::limits;
-use crate::model::segment_digest;
 use crate::wire::{FileKey, Message};
 
 /// A file whose basis is to be signed.
@@ -43,19 +41,15 @@ fn sign(intake: &Intake, signing: &Signing) {
         let wanted = (length - offset).min(limits::DELTA_WINDOW_BYTES) as usize;
         // A basis that cannot be read any more matches nothing; the sender still waits for its windows.
         let read = fs::read_exact_or_eof_at(&basis.file, &mut window[..wanted], offset).unwrap_or(0);
-        note_digests(basis, offset, &window[..read]);
-        let mut bytes = Vec::new();
-        signature_of(offset, &window[..read], signing.file.block_bytes).encode(&mut bytes);
-        intake.line.say(&Message::Signature { key: signing.key, window: number, bytes });
-    }
-}
-
-/// Notes the digests of the window's segments, save one that could not be read to its end.
-fn note_digests(basis: &Basis, offset: u64, window: &[u8]) {
-    let first = offset / limits::SEGMENT_BYTES;
-    for (index, segment) in (first..).zip(window.chunks(limits::SEGMENT_BYTES as usize)) {
-        if segment.len() as u64 == basis.segment_bytes(index) {
-            basis.note(index, segment_digest(segment));
+        let (signature, digests) = describe(offset, &window[..read], signing.file.block_bytes);
+        for (index, digest) in (offset / limits::SEGMENT_BYTES..).zip(digests) {
+            // Not of a segment that could not be read to its end.
+            if (index * limits::SEGMENT_BYTES + basis.segment_bytes(index)) - offset <= read as u64 {
+                basis.note(index, digest);
+            }
         }
+        let mut bytes = Vec::new();
+        signature.encode(&mut bytes);
+        intake.line.say(&Message::Signature { key: signing.key, window: number, bytes });
     }
 }

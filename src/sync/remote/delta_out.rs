@@ -130,9 +130,9 @@ pub(super) fn send(
         }
         let range = (start - from) as usize..(start - from + length) as usize;
         let bytes = &buffer[range.clone()];
-        let digest = segment_digest(bytes);
-        digests.set(index, digest);
         let mut found = match_segment(&Segment { data: &buffer, range, offset: start }, &arriving.index, &state);
+        let digest = found.digest.unwrap_or_else(|| segment_digest(bytes));
+        digests.set(index, digest);
         if basis.same_offset_only {
             keep_in_place(&mut found.instructions, start);
         }
