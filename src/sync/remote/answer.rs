@@ -40,8 +40,9 @@ impl DeltaTurn<'_> {
         let most = (feed.lanes() / 2).clamp(1, DELTA_THREADS);
         let taken = feed
             .delta_lanes
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < most).then_some(taken + 1));
-        taken.is_ok().then_some(DeltaTurn(feed))
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |taken| (taken < most).then(|| taken + 1));
+        // Made only where it was taken: its end gives it back.
+        taken.is_ok().then(|| DeltaTurn(feed))
     }
 }
 
