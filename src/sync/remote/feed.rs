@@ -152,6 +152,8 @@ pub(super) fn run(part: Part<'_>, arguments: &[Vec<u8>]) -> Result<Stats, SyncEr
         if let Some(relay) = relay {
             if let Some(error) = session.take_error() {
                 line.say(&error.for_peer());
+                // Whoever serves this session hears it too.
+                session.fail(error);
             }
             relay.detach();
         }

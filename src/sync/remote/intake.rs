@@ -135,7 +135,8 @@ pub(super) fn run(mut part: Part<'_>, destination: &[u8], arguments: &[Vec<u8>])
         if let Some(relay) = relay {
             if let Some(error) = session.take_error() {
                 line.say(&error.for_peer());
-                session.fail(SyncError::Stopped);
+                // Whoever serves this session hears it too.
+                session.fail(error);
             }
             relay.detach();
         } else if session.is_ending() {

@@ -85,7 +85,8 @@ pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stat
             match session.take_error() {
                 Some(error) => {
                     line.say(&error.for_peer());
-                    session.fail(SyncError::Stopped);
+                    // Whoever serves this session hears it too.
+                    session.fail(error);
                 }
                 None => {
                     if let Some(digest) = session.tree_digest.get()
