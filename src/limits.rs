@@ -195,7 +195,8 @@ pub const SERVE_CONNECTIONS_PER_ADDRESS_MAX: usize = 256;
 /// milliseconds, so whoever has waited longest is the likeliest not to be one.
 pub const SERVE_UNAUTHENTICATED_MAX: usize = 512;
 
-/// Processes for peers that have not said who they are, some 10 MiB each. The oldest goes for a new one.
+/// Processes for peers that have not said who they are, some 10 MiB each. When they run out, the oldest of the address
+/// that has the most goes for another address's.
 pub const SERVE_WORKERS_UNAUTHENTICATED_MAX: usize = 32;
 
 /// Lanes handed to a session that it has not taken yet. Session ids are no secrets: whoever knows one may waste these
@@ -381,3 +382,17 @@ pub const BASIS_DIGESTS_MAX: usize = 2 * DELTA_WINDOWS_AHEAD_MAX * (DELTA_WINDOW
 /// Bytes of unchanged content that wait to be copied from the basis together once the new file is being written, and
 /// of one such copy: long enough that calls cost nothing, short enough that a wish to stop is felt.
 pub const BASIS_COPY_BYTES: u64 = 16 << 20;
+
+// What one address can take from the others that use a daemon.
+
+/// Processes of one address (of one /64 for IPv6) for peers that have not said who they are; further ones wait. An
+/// honest handshake takes milliseconds, so eight serve hundreds a second, and leave most of
+/// [`SERVE_WORKERS_UNAUTHENTICATED_MAX`] to others.
+pub const SERVE_WORKERS_PER_NETWORK_MAX: usize = 8;
+
+/// Milliseconds in which connections of one address that are not served share one line of the log.
+pub const SERVE_REFUSALS_MERGED_MS: u64 = 1_000;
+
+/// Addresses whose refusals are merged each by themselves; those of more share one line, so that a flood from
+/// everywhere costs neither memory nor log.
+pub const SERVE_REFUSALS_ADDRESSES_MAX: usize = 1_024;

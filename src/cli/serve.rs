@@ -49,8 +49,13 @@ pub(crate) fn command() -> Command {
                 .action(ArgAction::Append),
         )
         .arg(
-            value("module", "NAME=PATH[,ro|,wo|,rw]", "Serve PATH as NAME, read-only unless said otherwise")
-                .action(ArgAction::Append),
+            value(
+                "module",
+                "NAME=PATH[,ro|,wo|,rw]",
+                "Serve PATH as NAME, read-only unless said otherwise. When started as root, sessions run as the owner \
+                 of PATH: as root only where PATH is root's",
+            )
+            .action(ArgAction::Append),
         )
         .arg(value("metrics", "[ADDR:]PORT", "Prometheus metrics; on the loopback unless an address is given"))
         .arg(value("log", "FILE", "Log there instead of on standard error").value_parser(clap::value_parser!(PathBuf)))

@@ -47,21 +47,92 @@ fn the_oldest_that_has_not_said_who_it_is_goes() {
     drop(session);
 }
 
-/// A preamble costs a process: there are few of them, and an honest client still gets one.
+/// A preamble costs a process: one address gets few, its others wait, and nobody else notices.
 #[test]
 fn processes_for_the_unknown_are_few() {
     let place = Place::new();
     let daemon = place.start();
-    let begun: Vec<TcpStream> = (0..60).map(|_| daemon.begun(None)).collect();
-    wait_until("sixty beginnings", || daemon.metric("connections_total") >= 60 && daemon.refused("displaced") >= 28);
-    assert!(daemon.workers().len() <= 32 + 28, "processes grow with connections");
-    wait_until("the end of those displaced", || daemon.workers().len() <= 32);
-    assert_eq!(place.client().sync(&[at(&daemon, "data", "")], here(&place.path("out"))).unwrap(), Outcome::Complete);
+    let elsewhere = std::net::Ipv4Addr::new(127, 0, 0, 2);
+    let begun: Vec<TcpStream> = (0..60).map(|_| daemon.begun_from(elsewhere)).collect();
+    wait_until("sixty beginnings", || daemon.metric("connections_total") >= 60 && daemon.workers().len() == 8);
+    for round in 0..5 {
+        let out = place.path(&format!("out{round}"));
+        std::fs::create_dir(&out).unwrap();
+        let from = format!("xfer://{}/data/sub/", daemon.address());
+        let output = place.xfer(&daemon).args(["sync", "-a", &from]).arg(&out).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    assert_eq!(daemon.refused("displaced"), 0);
     drop(begun);
+    wait_until("the end of all sixty", || daemon.metric("unauthenticated") == 0 && daemon.workers().is_empty());
+}
+
+/// A flood of one address costs a line a second, in which each is counted.
+#[test]
+fn refusals_of_one_address_share_lines() {
+    let place = Place::new();
+    let daemon = place.start();
+    for _ in 0..40 {
+        let mut stream = daemon.silent();
+        stream.write_all(&[0; 24]).unwrap();
+        closed(&mut stream);
+    }
+    wait_until("all forty told", || daemon.told_refused() == 40);
+    assert_eq!(daemon.refused("preamble"), 40);
+    daemon.line("more of 127.0.0.1: ");
+    assert!(daemon.count("refused ") < 40, "{}", daemon.log());
+}
+
+/// Until it has shaken hands a worker talks to nobody knows whom: what it does not need it does not have.
+#[test]
+fn a_worker_in_the_handshake_has_little() {
+    let place = Place::new();
+    let inherited = std::fs::File::open("/etc/hostname").or_else(|_| std::fs::File::open("/etc/passwd")).unwrap();
+    rustix::io::fcntl_setfd(&inherited, rustix::io::FdFlags::empty()).unwrap();
+    let daemon = place.start_with(&["--listen", "127.0.0.1:0", "--metrics", "0"], |command| {
+        command.env("XFER_TEST_SECRET", "secret");
+    });
+    let _begun = daemon.begun(None);
+    wait_until("a worker", || daemon.workers().len() == 1);
+    let worker = daemon.workers()[0];
+    let read = |pid: u32, name: &str| String::from_utf8(std::fs::read(format!("/proc/{pid}/{name}")).unwrap()).unwrap();
+    let field = |name: &str| {
+        let status = read(worker, "status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+        line.trim_start_matches(':').trim().to_owned()
+    };
+    let files = |pid: u32| -> Vec<String> {
+        let links = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+        links.flatten().filter_map(|link| Some(std::fs::read_link(link.path()).ok()?.display().to_string())).collect()
+    };
+    let is_inherited = |file: &String| file.starts_with("/etc/");
+    assert!(files(daemon.pid()).iter().any(is_inherited), "nothing was inherited: this proves nothing");
+    // The last step before it reads.
+    wait_until("its descriptors' end", || !files(worker).iter().any(is_inherited));
+    assert_eq!(field("NoNewPrivs"), "1");
+    // CHOWN, DAC_OVERRIDE, DAC_READ_SEARCH, FOWNER, FSETID, SETGID, SETUID, SETPCAP, MKNOD, SETFCAP.
+    let most: u64 = [0, 1, 2, 3, 4, 6, 7, 8, 27, 31].iter().map(|bit| 1 << bit).sum();
+    for set in ["CapEff", "CapPrm", "CapBnd", "CapInh", "CapAmb"] {
+        let held = u64::from_str_radix(&field(set), 16).unwrap();
+        assert_eq!(held & !most, 0, "{set}: {held:x}");
+    }
+    let environment = read(worker, "environ");
+    let names: Vec<&str> = environment
+        .split('\0')
+        .filter(|entry| !entry.is_empty())
+        .map(|entry| entry.split('=').next().unwrap())
+        .collect();
+    assert!(names.iter().all(|name| ["HOME", "XDG_CONFIG_HOME"].contains(name)), "{names:?}");
+    assert!(read(daemon.pid(), "environ").contains("XFER_TEST_SECRET"));
+    let limits = read(worker, "limits");
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    // Standard ones, the control channel and the connection; while it reads keys and modules, those.
+    assert!(files(worker).len() <= 7, "{:?}", files(worker));
 }
 
 #[test]
-fn nonsense_is_dropped_with_one_line_each() {
+fn nonsense_is_dropped_and_told() {
     let place = Place::new();
     let daemon = place.start();
     let mut text = daemon.silent();
@@ -76,8 +147,7 @@ fn nonsense_is_dropped_with_one_line_each() {
     daemon.wait_for_metric("refused_total{reason=\"closed\"}", 1);
     daemon.wait_for_metric("refused_total{reason=\"authentication\"}", 1);
     assert_eq!((daemon.refused("preamble"), daemon.refused("unknown_session")), (1, 1));
-    wait_until("four lines", || daemon.count("refused 127.0.0.1:") == 4);
-    daemon.line("does not speak TLS");
+    wait_until("four told", || daemon.told_refused() == 4);
     assert!(daemon.workers().is_empty());
 }
 

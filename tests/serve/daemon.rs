@@ -32,6 +32,9 @@ pub fn wait_until(what: &str, mut is: impl FnMut() -> bool) {
     }
 }
 
+/// These tests run as root, like the daemons that serve several users.
+pub const AS_US: &str = "uid = \"root\"";
+
 /// Directories of one test, and its daemon's configuration.
 pub struct Place {
     temp: tempfile::TempDir,
@@ -79,14 +82,30 @@ impl Place {
     /// The module `data`, read-write, with `more` lines in it.
     pub fn configure(&self, more: &str) {
         let data = self.path("data");
+        let uid = if more.contains("uid = ") { "" } else { AS_US };
         self.configure_whole(&format!(
-            "[[module]]\nname = \"data\"\npath = \"{}\"\naccess = \"read-write\"\n{more}\n",
+            "[[module]]\nname = \"data\"\npath = \"{}\"\naccess = \"read-write\"\n{uid}\n{more}\n",
             data.display()
         ));
     }
 
     pub fn configure_whole(&self, text: &str) {
         write_private(&self.path("server/xfer/serve.toml"), text);
+    }
+
+    /// The program itself as the usual client, which knows `daemon`'s key.
+    pub fn xfer(&self, daemon: &Daemon) -> Command {
+        let home = self.path("home/xfer");
+        fs::create_dir_all(&home).unwrap();
+        self.client();
+        fs::copy(self.path("client/identity"), home.join("identity")).unwrap();
+        let identity = xfer::net::keys::load_identity(&KeyDirs::new(Some(&self.path("server/xfer")))).unwrap().0;
+        let address = daemon.address();
+        let line = format!("{address} {}\n", identity.public_key());
+        write_private(&home.join("known_hosts"), &line);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xfer"));
+        command.env("XDG_CONFIG_HOME", self.path("home"));
+        command
     }
 
     pub fn start(&self) -> Daemon {
@@ -237,6 +256,28 @@ impl Daemon {
         let stream = TcpStream::connect(self.address()).unwrap();
         stream.set_read_timeout(Some(LIMIT)).unwrap();
         stream
+    }
+
+    /// As [`Daemon::begun`], from another address of this machine.
+    pub fn begun_from(&self, from: std::net::Ipv4Addr) -> TcpStream {
+        use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+        bind(&socket, &SocketAddr::from((from, 0))).unwrap();
+        connect(&socket, &self.address()).unwrap();
+        let mut stream = TcpStream::from(socket);
+        stream.write_all(&Preamble { session: None }.encode()).unwrap();
+        stream
+    }
+
+    /// Connections whose refusal the log tells, by itself or with others.
+    pub fn told_refused(&self) -> u64 {
+        let log = self.log();
+        let count = |line: &str| -> u64 {
+            let Some((_, rest)) = line.split_once("refused ") else { return 0 };
+            let more = rest.split_once(" more of ").map(|(count, _)| count.parse().unwrap());
+            more.unwrap_or(1)
+        };
+        log.lines().map(count).sum()
     }
 
     /// A connection that has sent the first bytes.

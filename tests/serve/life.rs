@@ -7,7 +7,7 @@ use std::process::Command;
 use rustix::process::Signal;
 use xfer::model::Outcome;
 
-use crate::daemon::{LIMIT, Place, at, closed, here, wait_until};
+use crate::daemon::{AS_US, LIMIT, Place, at, closed, here, wait_until};
 
 #[test]
 fn a_first_signal_lets_sessions_finish() {
@@ -58,7 +58,7 @@ fn a_hang_up_reads_modules_and_keys_again() {
     let out = place.path("out");
     assert!(client.sync(&[at(&daemon, "more", "")], here(&out)).is_err());
     let text = fs::read_to_string(place.path("server/xfer/serve.toml")).unwrap();
-    let more = format!("{text}\n[[module]]\nname = \"more\"\npath = \"{}\"\n", place.path("data").display());
+    let more = format!("{text}\n[[module]]\nname = \"more\"\npath = \"{}\"\n{AS_US}\n", place.path("data").display());
     place.configure_whole(&more);
     daemon.signal(Signal::HUP);
     daemon.line("read again: 2 modules");
@@ -73,7 +73,7 @@ fn a_hang_up_reads_modules_and_keys_again() {
     assert!(client.sync(&[at(&daemon, "more", "")], here(&place.path("again"))).is_ok());
 
     // A user that is not there is found before anything changes.
-    place.configure_whole(&format!("{more}uid = \"no-such-user\"\n"));
+    place.configure_whole(&more.replace(AS_US, "uid = \"no-such-user\""));
     daemon.signal(Signal::HUP);
     daemon.line("no-such-user");
     assert_eq!(daemon.metric("reloads_total{result=\"failed\"}"), 2);
@@ -133,6 +133,8 @@ fn a_daemon_that_cannot_begin_says_why() {
     fails(&["--listen", &address], 1, "another daemon runs there");
     place.configure_whole("listen = [\"127.0.0.1:0\"]\n");
     fails(&[], 2, "there is no module to serve");
+    place.configure_whole("[[module]]\nname = \"data\"\npath = \"/srv\"\n");
+    fails(&["--listen", "127.0.0.1:0"], 1, "uid = \"USER\"");
     place.configure("");
     fs::remove_file(place.path("server/xfer/identity")).unwrap();
     fails(&["--listen", "127.0.0.1:0"], 1, "xfer key new");

@@ -77,7 +77,7 @@ impl Part<'_> {
 
 /// Bytes that all connections of a session carry.
 #[derive(Debug, Default)]
-struct Traffic {
+pub(in crate::sync) struct Traffic {
     sent: Mutex<Vec<Arc<AtomicU64>>>,
     received: Mutex<Vec<Arc<AtomicU64>>>,
 }
@@ -85,9 +85,22 @@ struct Traffic {
 impl Traffic {
     fn of(ends: &Ends) -> Traffic {
         let traffic = Traffic::default();
-        traffic.add_sent(ends.writer.byte_counter());
-        traffic.add_received(ends.reader.byte_counter());
+        traffic.add(ends);
         traffic
+    }
+
+    fn add(&self, ends: &Ends) {
+        self.add_sent(ends.writer.byte_counter());
+        self.add_received(ends.reader.byte_counter());
+    }
+
+    /// Bytes sent and bytes received so far.
+    pub(in crate::sync) fn totals(&self) -> (u64, u64) {
+        let sum = |counters: &Mutex<Vec<Arc<AtomicU64>>>| -> u64 {
+            let counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
+            counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
+        };
+        (sum(&self.sent), sum(&self.received))
     }
 
     fn add_sent(&self, counter: Arc<AtomicU64>) {
@@ -99,13 +112,10 @@ impl Traffic {
     }
 
     fn note(&self, session: &Session) {
-        let sum = |counters: &Mutex<Vec<Arc<AtomicU64>>>| -> u64 {
-            let counters = counters.lock().unwrap_or_else(PoisonError::into_inner);
-            counters.iter().map(|counter| counter.load(Ordering::Relaxed)).sum()
-        };
+        let (sent, received) = self.totals();
         session.count(|stats| {
-            stats.sent_bytes = sum(&self.sent);
-            stats.received_bytes = sum(&self.received);
+            stats.sent_bytes = sent;
+            stats.received_bytes = received;
         });
     }
 }
@@ -473,7 +483,28 @@ pub fn serve_stdio(stop: &StopFlag) -> Result<(), SyncError> {
     let writer = LinkWriter::to_stdout(Arc::clone(&cut)).map_err(SyncError::Setup)?;
     let identity = Arc::new(Identity::generate().map_err(SyncError::Setup)?);
     let served = Served { ends: Ends { reader, writer, cut }, identity, door: Door::Own };
-    serve_on(served, &mut AsUser, stop).map(|_| ())
+    match serve_on(served, &mut AsUser, stop) {
+        Ok(_) => Ok(()),
+        // Whoever stopped it knows, and an error that was told over there is told.
+        Err(Broken { error: SyncError::Stopped, .. } | Broken { told: true, .. }) => Ok(()),
+        Err(Broken { error, .. }) => Err(error),
+    }
+}
+
+/// A session that did not come to its end.
+pub(in crate::sync) struct Broken {
+    /// Why.
+    pub(in crate::sync) error: SyncError,
+    /// What it had done by then, at this side.
+    pub(in crate::sync) stats: Box<Stats>,
+    /// It was said to the peer, which may be gone.
+    told: bool,
+}
+
+impl From<SyncError> for Broken {
+    fn from(error: SyncError) -> Broken {
+        Broken { error, stats: Box::default(), told: false }
+    }
 }
 
 /// A client's connection to a far end.
@@ -507,12 +538,18 @@ pub(in crate::sync) trait Gatekeeper {
     fn counters(&self) -> Option<Arc<crate::monitor::Counters>> {
         None
     }
+    /// Where bytes are counted, where someone else looks at them.
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::default()
+    }
 }
 
 /// What a client was admitted to.
 pub(in crate::sync) struct Admission {
     /// Where its paths begin.
     pub(in crate::sync) base: crate::fs::Base,
+    /// It must not hear names of what is there already.
+    pub(in crate::sync) hides_names: bool,
 }
 
 /// Over a remote shell the user may do what the shell lets him.
@@ -521,7 +558,7 @@ struct AsUser;
 impl Gatekeeper for AsUser {
     fn admit(&mut self, setup: &mut Setup) -> Result<Admission, SyncError> {
         match setup.module {
-            None => Ok(Admission { base: crate::fs::Base::Process }),
+            None => Ok(Admission { base: crate::fs::Base::Process, hides_names: false }),
             Some(_) => Err(SyncError::usage("there are no modules at the end of a remote shell")),
         }
     }
@@ -536,16 +573,18 @@ pub(in crate::sync) fn serve_on(
     served: Served,
     gatekeeper: &mut dyn Gatekeeper,
     stop: &StopFlag,
-) -> Result<Stats, SyncError> {
+) -> Result<Stats, Broken> {
     crate::fs::raise_open_files_limit();
     let Served { ends: Ends { mut reader, mut writer, cut }, identity, door } = served;
     let ours = Greeting::ours();
     writer.write_all(&ours.encode()).map_err(SyncError::from_link)?;
     reader.set_timeout(Some(limits::ms(limits::SETUP_TIMEOUT_MS)));
-    let theirs = Greeting::read_whole(|buffer| reader.read_exact(buffer)).map_err(SyncError::from_link)??;
-    agree(&ours, &theirs)?;
+    let theirs = Greeting::read_whole(|buffer| reader.read_exact(buffer))
+        .map_err(SyncError::from_link)?
+        .map_err(SyncError::from)?;
+    agree(&ours, &theirs).map_err(SyncError::from)?;
     let Message::Setup(mut setup) = read_message(&mut reader)? else {
-        return Err(crate::wire::FlowError::Unexpected { what: "message" }.into());
+        return Err(SyncError::from(crate::wire::FlowError::Unexpected { what: "message" }).into());
     };
     reader.set_timeout(timeout(&setup.options));
     writer.set_timeout(timeout(&setup.options));
@@ -564,7 +603,7 @@ pub(in crate::sync) fn serve_on(
             pump::write_message(&mut writer, &error.for_peer()).map_err(SyncError::from_link)?;
             let _client_is_gone = writer.close();
             linger(&mut reader);
-            return Err(error);
+            return Err(error.into());
         }
     };
     if setup.role == FarRole::Sender
@@ -576,10 +615,7 @@ pub(in crate::sync) fn serve_on(
     reader.set_timeout(timeout(&setup.options));
     writer.set_timeout(timeout(&setup.options));
     let ends = Ends { reader, writer, cut };
-    match serve(*setup, ends, admission, gatekeeper.counters(), identity, door, stop) {
-        Err(SyncError::Stopped) => Ok(Stats::default()),
-        result => result,
-    }
+    serve(*setup, ends, admission, gatekeeper, identity, door, stop)
 }
 
 /// Reads on for a while: a socket that is closed with unread bytes in it resets the connection, and what was said last
@@ -595,12 +631,12 @@ fn serve(
     setup: Setup,
     mut ends: Ends,
     admission: Admission,
-    counters: Option<Arc<crate::monitor::Counters>>,
+    gatekeeper: &dyn Gatekeeper,
     identity: Arc<Identity>,
     door: Door,
     stop: &StopFlag,
-) -> Result<Stats, SyncError> {
-    let relay = Arc::new(Relay::counting(counters));
+) -> Result<Stats, Broken> {
+    let relay = Arc::new(Relay::new(gatekeeper.counters(), admission.hides_names));
     let mut session = Session::build(setup.options, Arc::clone(&relay) as Arc<dyn Monitor>, stop.clone());
     session.verify = setup.verify.then_some(super::verify::VerifyMode { content_only: setup.content_only });
     session.base = admission.base;
@@ -613,7 +649,8 @@ fn serve(
     ends.writer.set_throttle(Arc::clone(&throttle));
     let follow = Follow { identity, transport: setup.transport, door, timeout: timeout(&session.options) };
     let lanes = if wants_lanes { LanePlan::Follow(follow) } else { LanePlan::None };
-    let traffic = Traffic::of(&ends);
+    let traffic = gatekeeper.traffic();
+    traffic.add(&ends);
     let part = Part {
         session: &session,
         ends,
@@ -627,7 +664,7 @@ fn serve(
         FarRole::Sender => feed::run(part, &setup.paths.paths),
         FarRole::Receiver => {
             let [destination] = &setup.paths.paths[..] else {
-                return Err(crate::wire::FlowError::Unexpected { what: "number of paths" }.into());
+                return Err(SyncError::from(crate::wire::FlowError::Unexpected { what: "number of paths" }).into());
             };
             if session.verify.is_some() {
                 verify_in::run(part, Some(destination))
@@ -637,7 +674,10 @@ fn serve(
         }
     };
     traffic.note(&session);
-    result.map(|_| session.stats())
+    match result {
+        Ok(_) => Ok(session.stats()),
+        Err(error) => Err(Broken { error, stats: Box::new(session.stats()), told: session.has_failed() }),
+    }
 }
 
 impl SyncError {

@@ -3,7 +3,8 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::pump::Line;
-use crate::monitor::{Counters, Event, Item, Monitor};
+use crate::model::Problem;
+use crate::monitor::{Counters, Event, Item, Monitor, Phase};
 use crate::wire::Message;
 
 /// Items gathered for one message, and bytes of their paths and targets: a message fits a frame however long they are.
@@ -15,6 +16,8 @@ const ITEMS_GATHERED_BYTES_MAX: usize = 256 << 10;
 #[derive(Default)]
 pub(super) struct Relay {
     counters: Arc<Counters>,
+    /// The client must not hear what is here besides what it sends.
+    hides_names: bool,
     state: Mutex<State>,
 }
 
@@ -25,12 +28,15 @@ struct State {
     item_bytes: usize,
     /// Told before the line was there.
     early: Vec<Event>,
+    /// From here on problems may be about what the client never named.
+    deletes: bool,
 }
 
 impl Relay {
     /// Counts into `counters` where someone else looks at them.
-    pub(super) fn counting(counters: Option<Arc<Counters>>) -> Relay {
-        Relay { counters: counters.unwrap_or_default(), state: Mutex::default() }
+    /// With `hides_names` items, and names of what is deleted, stay here: they are counted only.
+    pub(super) fn new(counters: Option<Arc<Counters>>, hides_names: bool) -> Relay {
+        Relay { counters: counters.unwrap_or_default(), hides_names, state: Mutex::default() }
     }
 
     /// From here on events leave.
@@ -50,7 +56,24 @@ impl Relay {
     }
 }
 
+/// Stands for names that a client must not learn.
+const HIDDEN: &[u8] = b"(an item of the module)";
+
 impl State {
+    fn without_names(&mut self, event: Event) -> Option<Event> {
+        match event {
+            Event::Item(_) | Event::Detail(_) => None,
+            Event::Phase(Phase::Deleting) => {
+                self.deletes = true;
+                Some(event)
+            }
+            Event::Problem(problem) if self.deletes => {
+                Some(Event::Problem(Problem { path: HIDDEN.to_vec(), ..problem }))
+            }
+            event => Some(event),
+        }
+    }
+
     fn flush(&mut self) {
         if let (Some(line), false) = (&self.line, self.items.is_empty()) {
             line.say(&Message::Items(std::mem::take(&mut self.items)));
@@ -82,6 +105,7 @@ impl State {
 impl Monitor for Relay {
     fn event(&self, event: Event) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(event) = (if self.hides_names { state.without_names(event) } else { Some(event) }) else { return };
         if state.line.is_none() {
             state.early.push(event);
         } else {
@@ -91,5 +115,33 @@ impl Monitor for Relay {
 
     fn counters(&self) -> &Counters {
         &self.counters
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Operation, ProblemKind};
+
+    fn told(hides_names: bool) -> Vec<Event> {
+        let relay = Relay::new(None, hides_names);
+        let problem =
+            |path: &[u8]| Event::Problem(Problem::new(ProblemKind::Destination, Operation::Delete, path, "why"));
+        relay.event(problem(b"sent"));
+        relay.event(Event::Detail("cannot delete non-empty directory: there".to_owned()));
+        relay.event(Event::Phase(Phase::Deleting));
+        relay.event(problem(b"there"));
+        let mut state = relay.state.lock().unwrap();
+        std::mem::take(&mut state.early)
+    }
+
+    #[test]
+    fn names_of_what_is_deleted_can_be_hidden() {
+        assert_eq!(told(false).len(), 4);
+        let told = told(true);
+        assert_eq!(told.len(), 3);
+        let text = format!("{told:?}");
+        let bytes = |name: &[u8]| format!("{name:?}");
+        assert!(text.contains(&bytes(b"sent")) && text.contains(&bytes(HIDDEN)) && !text.contains(&bytes(b"there")));
     }
 }

@@ -110,10 +110,21 @@ impl Refusal {
     }
 }
 
+/// Whether a connection gets its process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Start {
+    /// Yes; the one in it, where there is one, has to go for it.
+    Now(Option<ConnectionId>),
+    /// Not before another leaves or says who it is.
+    Wait,
+}
+
 #[derive(Debug)]
 enum Stage {
     /// Nothing but a descriptor.
     Waiting,
+    /// It wants a process, and its network has as many as it may.
+    Queued,
     /// A process that finds out who it is.
     Worker,
     Session {
@@ -160,11 +171,12 @@ impl Book {
     pub(super) fn accept(&mut self, from: IpAddr) -> Result<(ConnectionId, Option<ConnectionId>), Refusal> {
         let network = network_of(from);
         let gone = if self.per_network.get(&network).copied().unwrap_or(0) >= self.limits.connections_per_address {
-            let oldest = self.oldest(|entry| entry.network == network && entry.is_unauthenticated());
-            Some(oldest.ok_or(Refusal::Address)?)
+            Some(self.weakest(network).ok_or(Refusal::Address)?)
         } else if self.entries.len() >= self.limits.connections || self.unauthenticated() >= self.limits.unauthenticated
         {
-            Some(self.oldest(Entry::is_unauthenticated).ok_or(Refusal::Connections)?)
+            // One network's flood displaces itself before it displaces anybody else.
+            let (most, _) = self.busiest(Entry::is_unauthenticated).ok_or(Refusal::Connections)?;
+            Some(self.weakest(most).ok_or(Refusal::Connections)?)
         } else {
             None
         };
@@ -178,24 +190,38 @@ impl Book {
         Ok((id, gone))
     }
 
-    /// A connection wants a session: it gets a process. The answer, where there is one, has to go for it.
-    pub(super) fn start(&mut self, id: ConnectionId) -> Result<Option<ConnectionId>, Refusal> {
+    /// A connection wants a session: it gets a process, or has to wait for one.
+    ///
+    /// Nobody loses a process to a newcomer of his own network, and the first of a network that came gets the next one.
+    pub(super) fn start(&mut self, id: ConnectionId) -> Result<Start, Refusal> {
         // Unauthenticated workers are not sessions yet: they must not keep those out that will be.
         if self.sessions() >= self.limits.sessions {
             return Err(Refusal::Sessions);
         }
-        let workers = self.entries.values().filter(|entry| matches!(entry.stage, Stage::Worker)).count();
-        let gone = if workers >= limits::SERVE_WORKERS_UNAUTHENTICATED_MAX {
-            self.oldest(|entry| matches!(entry.stage, Stage::Worker))
-        } else {
-            None
-        };
+        let network = self.entries.get(&id).ok_or(Refusal::Displaced)?.network;
+        let is_ahead = |entry: &Entry| entry.network == network && matches!(entry.stage, Stage::Queued);
+        let queued = self.entries.range(..id).any(|(_, entry)| is_ahead(entry));
+        let ours = self.entries.values().filter(|entry| entry.network == network && entry.is_worker()).count();
+        let workers = self.entries.values().filter(|entry| entry.is_worker()).count();
+        let mut gone = None;
+        let mut waits = queued || ours >= limits::SERVE_WORKERS_PER_NETWORK_MAX;
+        if !waits && workers >= limits::SERVE_WORKERS_UNAUTHENTICATED_MAX {
+            let busiest = self.busiest(Entry::is_worker).filter(|(_, count)| *count > ours);
+            match busiest {
+                Some((most, _)) => gone = self.oldest(|entry| entry.network == most && entry.is_worker()),
+                None => waits = true,
+            }
+        }
         let entry = self.entries.get_mut(&id).ok_or(Refusal::Displaced)?;
+        if waits {
+            entry.stage = Stage::Queued;
+            return Ok(Start::Wait);
+        }
         entry.stage = Stage::Worker;
         if let Some(gone) = gone {
             self.leave(gone);
         }
-        Ok(gone)
+        Ok(Start::Now(gone))
     }
 
     /// It has proven to own `key`.
@@ -253,6 +279,23 @@ impl Book {
         self.entries.values().filter(inside).count()
     }
 
+    /// The network that has the most connections like this, and how many; of several, the one whose oldest came first.
+    fn busiest(&self, like: impl Fn(&Entry) -> bool) -> Option<(IpAddr, usize)> {
+        let mut counts: HashMap<IpAddr, (usize, ConnectionId)> = HashMap::new();
+        for (&id, entry) in self.entries.iter().filter(|(_, entry)| like(entry)) {
+            counts.entry(entry.network).or_insert((0, id)).0 += 1;
+        }
+        let busiest = counts.into_iter().max_by_key(|(_, (count, oldest))| (*count, std::cmp::Reverse(*oldest)));
+        busiest.map(|(network, (count, _))| (network, count))
+    }
+
+    /// Who of a network goes first: the oldest without a process, and else the oldest in mid-handshake.
+    fn weakest(&self, network: IpAddr) -> Option<ConnectionId> {
+        let of_network = |entry: &Entry| entry.network == network && entry.is_unauthenticated();
+        let idle = self.oldest(|entry| of_network(entry) && !entry.is_worker());
+        idle.or_else(|| self.oldest(of_network))
+    }
+
     fn oldest(&self, like: impl Fn(&Entry) -> bool) -> Option<ConnectionId> {
         self.entries.iter().find(|(_, entry)| like(entry)).map(|(&id, _)| id)
     }
@@ -261,6 +304,10 @@ impl Book {
 impl Entry {
     fn is_unauthenticated(&self) -> bool {
         !matches!(self.stage, Stage::Session { .. })
+    }
+
+    fn is_worker(&self) -> bool {
+        matches!(self.stage, Stage::Worker)
     }
 
     fn key(&self) -> Option<&str> {
@@ -336,20 +383,64 @@ mod tests {
         assert_eq!(book.enter(id, "m", None), Err(Refusal::Forbidden));
     }
 
+    fn started(book: &mut Book, from: u8) -> (ConnectionId, Start) {
+        let (id, _) = book.accept(address(from)).unwrap();
+        (id, book.start(id).unwrap())
+    }
+
     #[test]
-    fn workers_displace_workers() {
+    fn a_network_waits_for_its_own_workers() {
         let mut book = Book::new(ServeLimits::default());
-        let mut started = Vec::new();
-        for _ in 0..limits::SERVE_WORKERS_UNAUTHENTICATED_MAX {
-            let (id, _) = book.accept(address(1)).unwrap();
-            assert_eq!(book.start(id), Ok(None));
-            started.push(id);
+        let first: Vec<_> = (0..limits::SERVE_WORKERS_PER_NETWORK_MAX)
+            .map(|_| started(&mut book, 1))
+            .map(|(id, start)| {
+                assert_eq!(start, Start::Now(None));
+                id
+            })
+            .collect();
+        let (second, start) = started(&mut book, 1);
+        assert_eq!(start, Start::Wait);
+        let (third, start) = started(&mut book, 1);
+        assert_eq!(start, Start::Wait);
+        // Others are not concerned.
+        assert_eq!(started(&mut book, 2).1, Start::Now(None));
+        book.authenticate(first[3], "a").unwrap();
+        assert_eq!(book.start(third), Ok(Start::Wait), "the one before it comes first");
+        assert_eq!(book.start(second), Ok(Start::Now(None)));
+        book.leave(first[0]);
+        assert_eq!(book.start(third), Ok(Start::Now(None)));
+        assert!(first[1..].iter().all(|id| book.entries.contains_key(id)));
+    }
+
+    #[test]
+    fn workers_of_the_busiest_network_give_way() {
+        let mut book = Book::new(ServeLimits::default());
+        let honest = started(&mut book, 1).0;
+        let mut others = Vec::new();
+        // Networks 2 to 4 have eight each, 5 has seven.
+        for from in [2, 3, 4, 5] {
+            for _ in 0..limits::SERVE_WORKERS_PER_NETWORK_MAX {
+                others.push(started(&mut book, from));
+            }
         }
-        let (silent, _) = book.accept(address(1)).unwrap();
-        let (id, _) = book.accept(address(1)).unwrap();
-        assert_eq!(book.start(id), Ok(Some(started[0])));
-        assert!(book.entries.contains_key(&silent));
-        assert_eq!(book.authenticate(started[0], "a"), Err(Refusal::Displaced));
+        let (last, start) = others.pop().unwrap();
+        assert_eq!(start, Start::Now(Some(others[0].0)), "the oldest of the busiest goes");
+        assert!(book.entries.contains_key(&honest) && book.entries.contains_key(&last));
+        let (_, start) = started(&mut book, 6);
+        assert_eq!(start, Start::Now(Some(others[8].0)));
+        assert!(book.entries.contains_key(&honest));
+        assert_eq!(book.authenticate(others[0].0, "a"), Err(Refusal::Displaced));
+        assert_eq!(book.start(others[0].0), Err(Refusal::Displaced));
+    }
+
+    #[test]
+    fn silence_of_one_network_displaces_its_own() {
+        let bounds = ServeLimits { connections_per_address: 100, ..limits() };
+        let mut book = Book::new(bounds);
+        let honest = book.accept(address(1)).unwrap().0;
+        let flood: Vec<_> = (0..3).map(|_| book.accept(address(2)).unwrap().0).collect();
+        assert_eq!(book.accept(address(3)).unwrap().1, Some(flood[0]));
+        assert!(book.entries.contains_key(&honest));
     }
 
     #[test]
@@ -372,7 +463,7 @@ mod tests {
                     book.entries.iter().filter(|(_, entry)| !entry.is_unauthenticated()).map(|(id, _)| *id).collect();
                 match what {
                     0 => { let _ = book.accept(address(from)); }
-                    1 => if book.entries.get(&id).is_some_and(|entry| matches!(entry.stage, Stage::Waiting)) {
+                    1 => if book.entries.get(&id).is_some_and(|e| matches!(e.stage, Stage::Waiting | Stage::Queued)) {
                         let _ = book.start(id);
                     }
                     2 => if book.entries.get(&id).is_some_and(|entry| matches!(entry.stage, Stage::Worker)) {

@@ -82,6 +82,9 @@ pub enum Principal {
     Id(u32),
     /// By name, looked up when the configuration is taken into use.
     Name(String),
+    /// Whoever owns the module's path when the configuration is taken into use, where the daemon runs as root: what
+    /// modules of the command line have. No configuration can say it.
+    PathOwner,
 }
 
 /// A tree that is served.
@@ -97,12 +100,14 @@ pub struct Module {
     pub access: Access,
     /// Keys that may use it besides those of `authorized_keys`.
     pub keys: Vec<ModuleKey>,
-    /// Whom a session runs as; `None`: as the daemon.
+    /// Whom a session runs as; `None`: as the daemon, which must not be root's then.
     pub uid: Option<Principal>,
     /// See [`Module::uid`]; `None` with a `uid`: that user's own group.
     pub gid: Option<Principal>,
     /// Owners go by number only.
     pub numeric_ids: bool,
+    /// Set-user-ID and set-group-ID bits of what clients write are dropped; `None`: unless sessions run as root.
+    pub no_setid: Option<bool>,
     /// Sessions at once.
     pub max_connections: Option<usize>,
     /// Filter rules in rsync's syntax that no client can override, each of them checked.
@@ -124,6 +129,7 @@ impl Module {
             uid: None,
             gid: None,
             numeric_ids: false,
+            no_setid: None,
             max_connections: None,
             filters: Vec::new(),
             copy_links_outside: false,
@@ -131,7 +137,7 @@ impl Module {
         }
     }
 
-    /// Reads `NAME=PATH[,ro|,wo|,rw]`. A path with a comma in its last component but none of these is taken whole.
+    /// Reads `NAME=PATH[,ro|,wo|,rw]`; sessions run as the path's owner where they can. A path with a comma in its last component but none of these is taken whole.
     pub fn parse(text: &str) -> Result<Module, String> {
         let (name, path) = text.split_once('=').ok_or("write NAME=PATH, with ,ro or ,wo or ,rw after it")?;
         check_name(name)?;
@@ -144,7 +150,8 @@ impl Module {
         if path.is_empty() || path.contains('\0') {
             return Err("the module's path is missing".to_owned());
         }
-        Ok(Module { access, ..Module::new(name.to_owned(), PathBuf::from(path)) })
+        let uid = Some(Principal::PathOwner);
+        Ok(Module { access, uid, ..Module::new(name.to_owned(), PathBuf::from(path)) })
     }
 }
 
@@ -255,6 +262,7 @@ struct WrittenModule {
     gid: Option<Spanned<WrittenPrincipal>>,
     #[serde(default)]
     numeric_ids: bool,
+    no_setid: Option<bool>,
     max_connections: Option<Spanned<i64>>,
     #[serde(default)]
     filters: Vec<Spanned<String>>,
@@ -329,6 +337,7 @@ fn read_module(lines: &Lines<'_>, written: WrittenModule) -> Result<Module, Conf
     module.comment = written.comment;
     module.access = written.access;
     module.numeric_ids = written.numeric_ids;
+    module.no_setid = written.no_setid;
     module.copy_links_outside = written.copy_links_outside;
     for key in &written.keys {
         module.keys.push(lines.check("keys", key, |key| ModuleKey::parse(key))?);

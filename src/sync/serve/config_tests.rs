@@ -23,6 +23,7 @@ keys = ["xfer-ed25519 AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA= alice at home
 uid = "git"
 gid = 100
 numeric_ids = true
+no_setid = false
 max_connections = 3
 filters = ["- *.tmp", "protect /keep", "exclude lost+found/"]
 copy_links_outside = true
@@ -43,6 +44,7 @@ fn a_whole_configuration_is_read() {
     let [data, plain] = &config.modules[..] else { panic!("{config:?}") };
     assert_eq!(data.uid, Some(Principal::Name("git".into())));
     assert_eq!(data.gid, Some(Principal::Id(100)));
+    assert_eq!((data.no_setid, plain.no_setid), (Some(false), None));
     assert_eq!(data.keys[0].comment, "alice at home");
     assert_eq!((data.filters.len(), data.max_connections, data.timeout_s), (3, Some(3), Some(60)));
     assert_eq!(plain, &Module::new("plain".into(), "/srv/plain".into()));
@@ -94,6 +96,7 @@ fn modules_of_the_command_line() {
     assert_eq!(read("a=/x").unwrap(), ("a".into(), "/x".into(), Access::ReadOnly));
     assert_eq!(read("a=/x,rw").unwrap().2, Access::ReadWrite);
     assert_eq!(read("a=/x,y,wo").unwrap(), ("a".into(), "/x,y".into(), Access::WriteOnly));
+    assert_eq!(Module::parse("a=/x,rw").unwrap().uid, Some(Principal::PathOwner));
     assert_eq!(read("a=/x,y").unwrap().1, PathBuf::from("/x,y"));
     for bad in ["a", "=/x", "a=", "a=,rw", "a/b=/x", "-a=/x", "a b=/x"] {
         assert!(Module::parse(bad).is_err(), "{bad}");

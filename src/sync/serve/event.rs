@@ -1,7 +1,7 @@
 //! What a daemon tells whoever keeps its log: one line each, with everything that peers chose escaped.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::book::Refusal;
 use super::control::Moved;
@@ -74,6 +74,13 @@ pub enum ServeEvent {
         /// More about it.
         detail: Option<String>,
     },
+    /// More connections of one address were not served, since its last line.
+    RefusedMore {
+        /// Where they came from, a /64 in IPv6; `None`: from too many addresses to tell each.
+        from: Option<IpAddr>,
+        /// Why, and how many each.
+        counts: Vec<(Refusal, u64)>,
+    },
     /// A session began.
     Began {
         /// For whom.
@@ -141,7 +148,7 @@ impl ServeEvent {
     pub fn severity(&self) -> Severity {
         match self {
             ServeEvent::ReloadFailed { .. } | ServeEvent::Trouble { .. } => Severity::Error,
-            ServeEvent::Refused { .. } | ServeEvent::Note { .. } => Severity::Warning,
+            ServeEvent::Refused { .. } | ServeEvent::RefusedMore { .. } | ServeEvent::Note { .. } => Severity::Warning,
             ServeEvent::Ended { failure: Some(_), .. } => Severity::Warning,
             _ => Severity::Info,
         }
@@ -179,6 +186,17 @@ impl fmt::Display for ServeEvent {
             ServeEvent::Refused { peer, why, detail } => {
                 write!(f, "refused {peer}: {}", why.text())?;
                 detail.as_ref().map_or(Ok(()), |detail| write!(f, ": {}", safe(detail)))
+            }
+            ServeEvent::RefusedMore { from, counts } => {
+                let sum: u64 = counts.iter().map(|(_, count)| count).sum();
+                match from {
+                    Some(from) => write!(f, "refused {sum} more of {from}:")?,
+                    None => write!(f, "refused {sum} more of other addresses:")?,
+                }
+                let mut separator = " ";
+                counts.iter().try_for_each(|(why, count)| {
+                    write!(f, "{}{count} {}", std::mem::replace(&mut separator, "; "), why.text())
+                })
             }
             ServeEvent::Began { client, module, role, paths } => {
                 write!(f, "{client} {} module \"{}\":", safe(role), safe(module))?;
@@ -240,6 +258,15 @@ mod tests {
         assert!(line.starts_with("session 7 of 192.0.2.1:4000 with SHA256:abc (al"), "{line}");
         let note = ServeEvent::Note { peer: client().peer, text: "x".repeat(100_000) };
         assert!(note.line().len() <= limits::LOG_LINE_BYTES_MAX + 4);
+    }
+
+    #[test]
+    fn merged_refusals_are_counted_by_reason() {
+        let counts = vec![(Refusal::Displaced, 120), (Refusal::Closed, 3)];
+        let more = ServeEvent::RefusedMore { from: Some(client().peer.ip()), counts };
+        let line = "refused 123 more of 192.0.2.1: 120 gave way to a newer connection before it had said who it is; \
+                    3 closed before it had begun";
+        assert_eq!(more.line(), line);
     }
 
     #[test]

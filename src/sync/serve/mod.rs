@@ -9,6 +9,7 @@ mod control;
 mod event;
 mod metrics;
 mod notify;
+mod refusals;
 mod sandbox;
 mod served;
 mod session;

@@ -2,7 +2,7 @@
 #![allow(clippy::disallowed_methods, reason = "the process looks at its own threads")]
 
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
 use landlock::{
     ABI, Access as _, AccessFs, AccessNet, BitFlags, CompatLevel, Compatible, PathBeneath, Ruleset, RulesetAttr,
@@ -50,6 +50,47 @@ const TO_WRITE: CapabilitySet = CapabilitySet::CHOWN
 /// What a sender needs that runs as root: to read everything, as root does.
 const TO_READ: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 
+/// What [`confine`] needs on top, once: to become the module's user, and to give up the rest for good.
+const TO_CONFINE: CapabilitySet = CapabilitySet::SETUID.union(CapabilitySet::SETGID).union(CapabilitySet::SETPCAP);
+
+/// The first step, before a byte of the peer is read: privileges, descriptors and memory that no session needs are
+/// gone while the handshake runs. The calling process must have one thread; of its descriptors, standard input to
+/// standard error and `keep` stay.
+pub(super) fn strip(keep: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
+    only_thread()?;
+    no_dumps()?;
+    rustix::thread::set_no_new_privs(true).map_err(failed("give up new privileges"))?;
+    keep_capabilities(TO_WRITE.union(TO_CONFINE))?;
+    close_others(keep)
+}
+
+fn no_dumps() -> Result<(), SandboxError> {
+    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    rustix::process::setrlimit(Resource::Core, none).map_err(failed("forbid core dumps"))?;
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("forbid memory dumps"))
+}
+
+/// Closes what whoever started the daemon left open without meaning it for anybody. Nothing in this process may own a
+/// descriptor that is not in `keep`.
+fn close_others(keep: &[BorrowedFd<'_>]) -> Result<(), SandboxError> {
+    let step = "close descriptors that are not its own";
+    let mut numbers = Vec::new();
+    for entry in std::fs::read_dir("/proc/self/fd").map_err(failed(step))? {
+        let name = entry.map_err(failed(step))?.file_name();
+        numbers.extend(name.to_str().and_then(|name| name.parse::<RawFd>().ok()));
+    }
+    for number in numbers {
+        if number > rustix::stdio::raw_stderr() && !keep.iter().any(|kept| kept.as_raw_fd() == number) {
+            // The directory's own is among them, and closed already.
+            match nix::unistd::close(number) {
+                Ok(()) | Err(nix::errno::Errno::EBADF) => {}
+                Err(error) => return Err(failed(step)(io::Error::from(error))),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Confines the calling process, which must have one thread, to what is beneath `root`. What it returns is what the
 /// kernel could not do, to be logged: the second wall may be missing, the first (names resolved beneath the root's
 /// descriptor) is always there.
@@ -57,10 +98,9 @@ const TO_READ: CapabilitySet = CapabilitySet::DAC_READ_SEARCH;
 /// Threads inherit all of it. There is no way back.
 pub fn confine(root: impl AsFd, needs: Needs) -> Result<Option<String>, SandboxError> {
     only_thread()?;
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
-    rustix::process::setrlimit(Resource::Core, none).map_err(failed("forbid core dumps"))?;
+    no_dumps()?;
     become_user(needs)?;
-    drop_capabilities(needs)?;
+    keep_capabilities(if needs.write { TO_WRITE } else { TO_READ })?;
     rustix::thread::set_no_new_privs(true).map_err(failed("give up new privileges"))?;
     // After the change of user, which resets it: no tracer, no memory to be read by others.
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(failed("forbid memory dumps"))?;
@@ -77,13 +117,14 @@ fn only_thread() -> Result<(), SandboxError> {
 fn become_user(needs: Needs) -> Result<(), SandboxError> {
     use rustix::process::{getegid, geteuid};
     use rustix::thread::{Gid, Uid, set_thread_groups, set_thread_res_gid, set_thread_res_uid};
-    // A user's groups are dropped also where the user stays: rights beneath the root come from it alone.
-    let changes = needs.uid.is_some_and(|uid| uid != geteuid().as_raw())
-        || needs.gid.is_some_and(|gid| gid != getegid().as_raw());
-    if !changes {
+    let gid = Gid::from_raw(needs.gid.unwrap_or_else(|| getegid().as_raw()));
+    let changes = needs.uid.is_some_and(|uid| uid != geteuid().as_raw()) || gid != getegid();
+    let held = rustix::thread::capabilities(None).map_err(failed("look at its capabilities"))?;
+    // Groups are dropped also where the user stays: rights beneath the root come from user and group alone. An
+    // ordinary user's process may not; what it keeps are the rights of whoever started the daemon.
+    if !changes && !held.effective.contains(CapabilitySet::SETGID) {
         return Ok(());
     }
-    let gid = Gid::from_raw(needs.gid.unwrap_or_else(|| getegid().as_raw()));
     set_thread_groups(&[gid]).map_err(failed("give up groups"))?;
     set_thread_res_gid(gid, gid, gid).map_err(failed("change the group"))?;
     if let Some(uid) = needs.uid {
@@ -93,10 +134,11 @@ fn become_user(needs: Needs) -> Result<(), SandboxError> {
     Ok(())
 }
 
-fn drop_capabilities(needs: Needs) -> Result<(), SandboxError> {
+/// Of those that this process holds, only `wanted` stay, here and in what it could ever become.
+fn keep_capabilities(wanted: CapabilitySet) -> Result<(), SandboxError> {
     let step = "give up capabilities";
     let held = rustix::thread::capabilities(None).map_err(failed(step))?;
-    let kept = held.permitted & if needs.write { TO_WRITE } else { TO_READ };
+    let kept = held.permitted & wanted;
     if held.effective.contains(CapabilitySet::SETPCAP) {
         for number in 0..u64::BITS {
             let one = CapabilitySet::from_bits_retain(1 << number);

@@ -30,6 +30,9 @@ pub(super) type Handle = mpsc::Sender<TcpStream>;
 /// Lines that one session may add to the log besides its first and last.
 const NOTES_MAX: u32 = 20;
 
+/// What a worker gets of the environment: where keys are.
+const ENVIRONMENT: [&str; 2] = ["HOME", "XDG_CONFIG_HOME"];
+
 /// A worker's process with its control channel.
 struct Worker {
     child: Child,
@@ -47,7 +50,8 @@ impl Worker {
         command
             .arg0("xfer")
             .args(["serve", "--worker"])
-            .env_remove("NOTIFY_SOCKET")
+            .env_clear()
+            .envs(ENVIRONMENT.iter().filter_map(|&name| Some((name, std::env::var_os(name)?))))
             .current_dir("/")
             .stdin(Stdio::from(theirs))
             .stdout(Stdio::null())
@@ -132,8 +136,15 @@ pub(super) async fn run(
             }
         };
         tokio::select! {
+            // In this order: a worker that reports without pause must not hold up its own end.
             biased;
             () = gone.notified() => break Some(Refusal::Displaced),
+            why = kill => break Some(why),
+            () = stopping(&mut ending), if !stopped => {
+                stopped = true;
+                let _ = worker.order(&Order::Stop, &[]).await;
+                kill_at = Some((grace(), Refusal::Draining));
+            }
             report = worker.report() => match report {
                 Ok(Some(report)) => {
                     let step = step(shared, &worker, id, peer, &mut course, &lanes_in, report).await;
@@ -153,12 +164,6 @@ pub(super) async fn run(
                     let _ = worker.order(&Order::Lane, &[lane.as_fd()]).await;
                 }
             }
-            () = stopping(&mut ending), if !stopped => {
-                stopped = true;
-                let _ = worker.order(&Order::Stop, &[]).await;
-                kill_at = Some((grace(), Refusal::Draining));
-            }
-            why = kill => break Some(why),
         }
     };
     shared.part(session);
@@ -220,6 +225,10 @@ async fn step(
     report: Report,
 ) -> io::Result<Next> {
     match report {
+        // Only the first counts: a session has one client, and its deadlines run on.
+        Report::Authenticated { .. } if course.client.is_some() => {
+            answer(worker, Err(Refusal::Forbidden)).await.map(|_| Next::Go)
+        }
         Report::Authenticated { key, fingerprint, comment } => {
             let granted = if shared.is_ending() {
                 Err(Refusal::Draining)
@@ -227,6 +236,7 @@ async fn step(
                 shared.book.borrow_mut().authenticate(id, &key)
             };
             if granted.is_ok() {
+                shared.made_room();
                 course.client = Some(Client { session: id.0, peer, fingerprint, comment });
             }
             answer(worker, granted).await.map(|granted| if granted { Next::Authenticated } else { Next::Go })
@@ -243,6 +253,10 @@ async fn step(
                 shared.event(&ServeEvent::Began { client: client.clone(), module, role, paths });
             }
             answer(worker, granted).await.map(|_| Next::Go)
+        }
+        // Nobody needs names before that, and the answer may take longer than the time to say who it is.
+        Report::Lookup { .. } if course.module.is_none() => {
+            Err(io::Error::other("asks for names outside of a session"))
         }
         Report::Lookup { question } => {
             let answer = look_up(question).await;
@@ -319,7 +333,7 @@ async fn finish(child: &mut Child, kill: bool) -> Option<String> {
 
 /// The last line of a session or a connection, and its place in the metrics.
 fn tell(
-    shared: &Shared,
+    shared: &Rc<Shared>,
     peer: SocketAddr,
     course: Course,
     why: Option<Refusal>,

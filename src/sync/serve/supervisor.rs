@@ -16,11 +16,12 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{LocalSet, spawn_blocking, spawn_local};
 
-use super::book::{Book, ConnectionId, Refusal};
+use super::book::{Book, ConnectionId, Refusal, Start};
 use super::config::{Config, parse_listen};
 use super::event::{ServeEvent, ServeLog};
 use super::metrics::{Gauges, Metrics, serve_page};
 use super::notify::Notify as Manager;
+use super::refusals::{Origin, Refusals, Told};
 use super::served::Served;
 use super::session::{self, Handle};
 use super::worker::in_words;
@@ -55,6 +56,9 @@ pub(super) struct Shared {
     /// Workers that run, and who waits for the last one.
     workers: Cell<usize>,
     idle: Notify,
+    /// Heard by those who wait for a worker.
+    room: Notify,
+    refusals: RefCell<Refusals>,
 }
 
 impl Shared {
@@ -62,10 +66,35 @@ impl Shared {
         self.log.event(event);
     }
 
-    /// A connection is not served: counted, and one line.
-    pub(super) fn refused(&self, peer: SocketAddr, why: Refusal, detail: Option<String>) {
+    /// A connection is not served: counted, and one line. Of one address's many, most share a line.
+    pub(super) fn refused(self: &Rc<Shared>, peer: SocketAddr, why: Refusal, detail: Option<String>) {
         self.metrics.refused(why);
-        self.event(&ServeEvent::Refused { peer, why, detail });
+        let told = self.refusals.borrow_mut().add(peer.ip(), why);
+        if let Told::Now(origin) = told {
+            self.event(&ServeEvent::Refused { peer, why, detail });
+            let shared = Rc::clone(self);
+            spawn_local(async move {
+                loop {
+                    tokio::time::sleep(limits::ms(limits::SERVE_REFUSALS_MERGED_MS)).await;
+                    if !shared.tell_refused(origin) {
+                        return;
+                    }
+                }
+            });
+        }
+    }
+
+    /// Tells of the rest of one address's refusals; false where there was none.
+    fn tell_refused(&self, origin: Origin) -> bool {
+        let counts = self.refusals.borrow_mut().take(origin);
+        let Some(counts) = counts else { return false };
+        self.event(&ServeEvent::RefusedMore { from: origin, counts });
+        true
+    }
+
+    /// A connection left, or said who it is: another may have its place.
+    pub(super) fn made_room(&self) {
+        self.room.notify_waiters();
     }
 
     /// Somebody has to give way.
@@ -149,6 +178,8 @@ async fn run(request: ServeRequest) -> Result<ServeEnd, ServeError> {
         held: RefCell::default(),
         workers: Cell::new(0),
         idle: Notify::new(),
+        room: Notify::new(),
+        refusals: RefCell::default(),
     });
     for listener in listeners(&config, sockets)? {
         let address = listener.local_addr().map_err(ServeError::Runtime)?;
@@ -178,13 +209,19 @@ async fn run(request: ServeRequest) -> Result<ServeEnd, ServeError> {
             }
         }
     }
-    end(&shared, &mut signals, &manager).await
+    let ended = end(&shared, &mut signals, &manager).await;
+    let origins = shared.refusals.borrow().origins();
+    for origin in origins {
+        shared.tell_refused(origin);
+    }
+    ended
 }
 
 /// Takes no new sessions and waits for those that run; on a second signal tells them to end, on a third ends.
 async fn end(shared: &Rc<Shared>, signals: &mut Signals, manager: &Manager) -> Result<ServeEnd, ServeError> {
     let sessions = || shared.book.borrow().sessions();
     shared.ending.send_replace(Ending::Draining);
+    shared.made_room();
     shared.event(&ServeEvent::Draining { sessions: sessions() });
     tell(shared, manager.stopping(sessions()));
     let mut end = ServeEnd::Drained;
@@ -319,6 +356,7 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.shared.book.borrow_mut().leave(self.id);
         self.shared.held.borrow_mut().remove(&self.id);
+        self.shared.made_room();
     }
 }
 
@@ -343,8 +381,7 @@ async fn connection(shared: Rc<Shared>, mut stream: TcpStream, peer: SocketAddr,
             drop(held);
             return hand_on(&shared, stream, peer, session);
         }
-        Ok(Preamble { session: None }) if shared.is_ending() => Err(Refusal::Draining),
-        Ok(Preamble { session: None }) => shared.book.borrow_mut().start(id),
+        Ok(Preamble { session: None }) => place(&shared, id, &gone, deadline).await,
     };
     match started {
         Ok(displaced) => {
@@ -356,8 +393,36 @@ async fn connection(shared: Rc<Shared>, mut stream: TcpStream, peer: SocketAddr,
     drop(held);
 }
 
+/// Waits for leave to start a process; the answer, where there is one, has to go for it.
+async fn place(
+    shared: &Shared,
+    id: ConnectionId,
+    gone: &Notify,
+    deadline: Instant,
+) -> Result<Option<ConnectionId>, Refusal> {
+    loop {
+        // Before the look at the book: nothing that happens after it may be missed.
+        let room = shared.room.notified();
+        if shared.is_ending() {
+            return Err(Refusal::Draining);
+        }
+        let start = shared.book.borrow_mut().start(id)?;
+        if let Start::Now(displaced) = start {
+            // Whoever came after this one may be next.
+            shared.made_room();
+            return Ok(displaced);
+        }
+        tokio::select! {
+            biased;
+            () = gone.notified() => return Err(Refusal::Displaced),
+            () = tokio::time::sleep_until(deadline.into()) => return Err(Refusal::Deadline),
+            () = room => {}
+        }
+    }
+}
+
 /// A lane goes to its session's process.
-fn hand_on(shared: &Shared, stream: TcpStream, peer: SocketAddr, session: SessionId) {
+fn hand_on(shared: &Rc<Shared>, stream: TcpStream, peer: SocketAddr, session: SessionId) {
     let handle = shared.sessions.borrow().get(&session).cloned();
     let handed = match handle {
         None => Err(Refusal::UnknownSession),

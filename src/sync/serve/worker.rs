@@ -5,27 +5,26 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::net::SocketType;
-use rustix::process::DumpableBehavior;
 
 use super::book::Refusal;
 use super::channel::Channel;
 use super::config::Access;
 use super::control::{self, Moved, Order, Report};
-use super::sandbox::{self, Needs};
-use super::served::{self, ServedModule};
+use super::sandbox::{self, Needs, SandboxError};
+use super::served::{self, KeyRights, ServedModule};
 use crate::fs::Dir;
 use crate::limits;
 use crate::model::{Outcome, Stats, display_bytes};
 use crate::monitor::Counters;
-use crate::net::keys::{AuthorizedKey, ServerKeys};
+use crate::net::keys::ServerKeys;
 use crate::net::{LinkReader, LinkWriter, PeerKey, PublicKey, TlsError, tls_accept};
 use crate::plan::filter::FilterRules;
 use crate::plan::module::{ModulePolicy, ModuleRole};
-use crate::sync::remote::{Admission, Door, Gatekeeper, Served, serve_on};
+use crate::sync::remote::{Admission, Broken, Door, Gatekeeper, Served, Traffic, serve_on};
 use crate::sync::{StopFlag, SyncError, clock, module_base};
 use crate::wire::{FarRole, FrameHeader, Greeting, Message, ModuleLine, Setup};
 
@@ -35,6 +34,9 @@ pub enum WorkerError {
     /// Somebody else started it.
     #[error("this is how xfer serve starts its own processes: nobody else can")]
     NotStartedByServe,
+    /// It could not give up what it must not have.
+    #[error(transparent)]
+    Sandbox(#[from] SandboxError),
     /// The control channel failed.
     #[error("the control channel failed")]
     Control(#[source] io::Error),
@@ -57,9 +59,9 @@ impl End {
 /// Serves the one connection that the supervisor at the other end of standard input hands over. The process has one
 /// thread when this is called.
 pub fn work() -> Result<(), WorkerError> {
-    // The host's private key will be in this memory.
-    let _ = rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable);
     let control = take_control()?;
+    // The host's private key will be in this memory, and a peer that is nobody yet talks to it.
+    sandbox::strip(&[control.as_fd()])?;
     let started = control::receive::<Order>(&control).map_err(WorkerError::Control)?;
     let Some((Order::Start { session, peer, deadline_ms }, descriptors)) = started else {
         return Err(WorkerError::NotStartedByServe);
@@ -71,12 +73,11 @@ pub fn work() -> Result<(), WorkerError> {
     let channel = Arc::new(Channel::new(control, session));
     let counted = Counted::default();
     let end = serve(&channel, TcpStream::from(connection), peer, modules, deadline, &counted);
+    let counters = counted.moved();
     let moved = Moved {
-        in_bytes: end.stats.received_bytes.max(counted.moved().in_bytes),
-        out_bytes: end.stats.sent_bytes.max(counted.moved().out_bytes),
-        files: end.stats.transferred_files,
-        deleted: end.stats.deleted.total(),
-        problems: counted.counters.problems.load(Ordering::Relaxed),
+        files: counters.files.max(end.stats.transferred_files),
+        deleted: counters.deleted.max(end.stats.deleted.total()),
+        ..counters
     };
     let outcome = end.outcome.to_owned();
     let failure = end.failure.map(|text| control::cut(&text, limits::LOG_LINE_BYTES_MAX));
@@ -104,23 +105,16 @@ fn take_control() -> Result<OwnedFd, WorkerError> {
 #[derive(Default, Clone)]
 pub(super) struct Counted {
     pub(super) counters: Arc<Counters>,
-    received: Arc<std::sync::OnceLock<Arc<AtomicU64>>>,
-    sent: Arc<std::sync::OnceLock<Arc<AtomicU64>>>,
+    /// Of all connections of the session.
+    traffic: Arc<Traffic>,
 }
 
 impl Counted {
-    fn watch(&self, reader: &LinkReader, writer: &LinkWriter) {
-        let _ = self.received.set(reader.byte_counter());
-        let _ = self.sent.set(writer.byte_counter());
-    }
-
     pub(super) fn moved(&self) -> Moved {
-        let bytes = |counter: &std::sync::OnceLock<Arc<AtomicU64>>| {
-            counter.get().map_or(0, |counter| counter.load(Ordering::Relaxed))
-        };
+        let (out_bytes, in_bytes) = self.traffic.totals();
         Moved {
-            in_bytes: bytes(&self.received),
-            out_bytes: bytes(&self.sent),
+            in_bytes,
+            out_bytes,
             files: self.counters.files_transferred.load(Ordering::Relaxed),
             deleted: self.counters.deleted.load(Ordering::Relaxed),
             problems: self.counters.problems.load(Ordering::Relaxed),
@@ -154,7 +148,7 @@ fn serve(
         Err(error) => return End::refused(Refusal::Authentication, Some(in_words(&error))),
     };
     let key = tls.peer_key();
-    let rights = keys.authorize(&key, peer.ip());
+    let rights = KeyRights::of(&keys, &key, peer.ip());
     let identity = Arc::new(keys.identity);
     // Without it a peer that is gone would keep its session for as long as the kernel's patience lasts.
     let _ = tls.set_path_timeout(Some(limits::ms(limits::SERVE_PATH_TIMEOUT_MS)));
@@ -186,7 +180,6 @@ fn serve(
             return End::refused(why, None);
         }
     }
-    counted.watch(&reader, &writer);
     run(gate, reader, writer, cut, identity)
 }
 
@@ -206,11 +199,15 @@ fn run(
     let served = Served::new(reader, writer, cut, identity, door);
     let result = serve_on(served, &mut gate, &stop);
     match result {
-        Err(error) => match gate.refusal {
+        Err(Broken { error, stats, .. }) => match gate.refusal {
             Some(why) => End::refused(why, Some(in_words(&error))),
             None => {
-                let outcome = if error.is_timeout() { "timed-out" } else { "failed" };
-                End { outcome, why: None, failure: Some(in_words(&error)), stats: Stats::default() }
+                let (outcome, failure) = match &error {
+                    SyncError::Stopped => ("interrupted", None),
+                    error if error.is_timeout() => ("timed-out", Some(in_words(error))),
+                    error => ("failed", Some(in_words(error))),
+                };
+                End { outcome, why: None, failure, stats: *stats }
             }
         },
         Ok(stats) => {
@@ -261,7 +258,7 @@ pub(super) fn in_words(error: &dyn std::error::Error) -> String {
 struct Gate {
     channel: Arc<Channel>,
     key: PublicKey,
-    rights: Option<AuthorizedKey>,
+    rights: KeyRights,
     modules: Vec<ServedModule>,
     counted: Counted,
     stop: StopFlag,
@@ -272,8 +269,10 @@ struct Gate {
 impl Gate {
     /// Whose key it is; `None` where nobody's here.
     fn comment(&self) -> Option<String> {
-        if let Some(rights) = &self.rights {
-            return Some(rights.comment.clone());
+        match &self.rights {
+            KeyRights::Granted(rights) => return Some(rights.comment.clone()),
+            KeyRights::Elsewhere => return None,
+            KeyRights::Unnamed => {}
         }
         let known = self.modules.iter().flat_map(|served| &served.module.keys).find(|known| known.key == self.key);
         known.map(|known| known.comment.clone())
@@ -287,7 +286,7 @@ impl Gate {
     /// What the session may do with the module that it names.
     fn may(&mut self, name: &str) -> Result<(ServedModule, Access), SyncError> {
         let found = self.modules.iter().find(|served| served.module.name == name);
-        let may = found.and_then(|served| Some((served.clone(), served.access(&self.key, self.rights.as_ref())?)));
+        let may = found.and_then(|served| Some((served.clone(), served.access(&self.key, &self.rights)?)));
         // Whether it is not there or not for this key makes no difference that could be seen.
         may.ok_or_else(|| {
             let reason = format!("there is no module \"{}\" for this key", display_bytes(name.as_bytes()));
@@ -307,7 +306,7 @@ fn policy_of(served: &ServedModule, access: Access) -> Result<ModulePolicy, Stri
         may_write: access.may_write(),
         copy_links_outside: served.module.copy_links_outside,
         numeric_ids: served.module.numeric_ids,
-        no_setid: false,
+        no_setid: served.drops_set_id(),
         filters,
     })
 }
@@ -366,12 +365,12 @@ impl Gatekeeper for Gate {
         self.channel
             .start(self.stop.clone(), self.counted.clone())
             .map_err(|error| self.refuse(Refusal::Failure, format!("the daemon cannot start a thread: {error}")))?;
-        Ok(Admission { base })
+        Ok(Admission { base, hides_names: role == ModuleRole::Receiver && !policy.may_read })
     }
 
     fn modules(&mut self) -> Vec<ModuleLine> {
         let line = |served: &ServedModule| {
-            let access = served.access(&self.key, self.rights.as_ref())?;
+            let access = served.access(&self.key, &self.rights)?;
             Some(ModuleLine {
                 name: served.module.name.clone(),
                 comment: served.module.comment.clone(),
@@ -384,6 +383,10 @@ impl Gatekeeper for Gate {
 
     fn counters(&self) -> Option<Arc<Counters>> {
         Some(Arc::clone(&self.counted.counters))
+    }
+
+    fn traffic(&self) -> Arc<Traffic> {
+        Arc::clone(&self.counted.traffic)
     }
 }
 
