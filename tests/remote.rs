@@ -95,8 +95,9 @@ fn addresses() {
     // Relative to the directory where the shell lands.
     sync(["-a"]).args(shell.args()).dir(temp.path()).args(["host:src/dir/", "relative"]).expect(0);
     assert!(there(temp.join("relative/sub/d")));
-    let output = sync(["-a"]).args(shell.args()).args(["one:src".into(), far("dst")]).run();
-    assert!(output.code() != 0, "both sides are remote");
+    let two = sync(["-a"]).args(shell.args()).dir(temp.path());
+    two.args(["one:src/dir/".to_owned(), format!("two:{}", temp.join("between").display())]).expect(0);
+    assert!(there(temp.join("between/sub/d")), "both sides are remote");
     assert_ne!(sync(["-a"]).args(shell.args()).args(["one:x", "two:y", "/tmp/none"]).run().code(), 0);
     // Listing.
     let listed = sync(["-r"]).args(shell.args()).args([far("src/")]).expect(0).out();
