@@ -252,7 +252,7 @@ fn exit_codes() {
     }
     assert_eq!(code(&["-a", "--no-such-option", "src/", "dst"]), 2);
     assert_eq!(code(&["-a"]), 2);
-    assert_eq!(code(&["-a", "h1:src/", "h2:dst"]), 2);
+    assert_eq!(code(&["-a", "h1:src/", "h2:src/", "dst"]), 2);
     assert_eq!(code(&["-a", "-T", "/tmp", "src/", "dst"]), 2);
     assert_eq!(code(&["-a", "--max-size=x", "src/", "dst"]), 2);
     assert_eq!(code(&["-t", "--delete", "src/", "dst"]), 2);
