@@ -213,7 +213,12 @@ fn hosts_without_newer_system_calls() {
         for far in [false, true] {
             let call = sync(["-aHAX", "--delete"]).dir(temp.path());
             let call = if far {
-                call.args(shell.args()).args(["src/".into(), at("host", &temp.join("dst-far"))])
+                // Without lanes: that a host of this name cannot be reached directly would be told.
+                call.args(shell.args()).args([
+                    "--transport=shell".into(),
+                    "src/".into(),
+                    at("host", &temp.join("dst-far")),
+                ])
             } else {
                 call.args(["src/", "dst"])
             };
