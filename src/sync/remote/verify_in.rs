@@ -80,6 +80,7 @@ pub(super) fn run(mut part: Part<'_>, destination: Option<&[u8]>) -> Result<Stat
             crate::sync::spawn(scope, session, move || verifier.work());
         }
         verifier.wait_until_finished();
+        intake.wait_for_listing_end();
         let mut peer = None;
         if let Some(relay) = relay {
             match intake.end.for_client(session) {
@@ -126,6 +127,18 @@ impl VerifyIntake {
         self.room.notify_all();
     }
 
+    /// The last piece can be settled before the word comes that it was the last; done is only who has heard it.
+    fn wait_for_listing_end(&self) {
+        let mut flow = self.flow.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.listing_ended.get().is_none() && !self.session.is_ending() {
+            flow = self
+                .room
+                .wait_timeout(flow, IDLE_LOOK)
+                .map(|(flow, _)| flow)
+                .unwrap_or_else(|poisoned| poisoned.into_inner().0);
+        }
+    }
+
     /// Reads messages until the link ends. Waits for nothing else, so that digests always come in.
     fn read(&self, mut reader: LinkReader, verifier: &Arc<Verifier>, watch: &Stopwatch) {
         loop {
@@ -159,6 +172,7 @@ impl VerifyIntake {
                 if self.listing_ended.set(()).is_err() {
                     return Err(FlowError::Twice { what: "end of listings", number: 0 }.into());
                 }
+                self.room.notify_all();
             }
             Message::Data(payload) => self.on_data(&payload, verifier)?,
             Message::Event(event) => self.session.monitor.event(*event),
