@@ -200,5 +200,7 @@ fn lanes_of_a_daemon_end_with_their_client() {
     user.call(sync(["-a", "--delete", "src/", &daemon.at("m/")])).dir(temp.path()).expect(0);
     Judge::strict().assert(&temp.join("src"), &temp.join("module"));
     assert_eq!(leftovers(&temp.join("module")), Vec::<std::path::PathBuf>::new());
-    crate::support::sockets::wait_until("three ends in the log", || daemon.log().matches(" ended in module").count() == 3);
+    crate::support::sockets::wait_until("three ends in the log", || {
+        daemon.log().matches(" ended in module").count() == 3
+    });
 }

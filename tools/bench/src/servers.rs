@@ -173,7 +173,7 @@ impl XferDaemon {
         prepare(&xfer(binary, &far_config, &["key", "authorize", key.trim(), "--module", MODULE]))?;
         let (host, port) = (link.far_address(), link.far_port(7788)?);
         let address: SocketAddr = (host, port).into();
-        let module = format!("{MODULE}={}", far.display());
+        let module = format!("{MODULE}={},rw", far.display());
         let words = xfer(binary, &far_config, &["serve", "--listen", &address.to_string(), "--module", &module]);
         let log = dir.join("xfer-serve.log");
         let mut server = Server::start(link.far(&words), create_log(&log)?)?;
