@@ -1,5 +1,5 @@
 //! Key files in ssh's habits: `identity`, `identity.pub`, `known_hosts`, `authorized_keys`, in the user's directory and
-//! in the machine's. [`known_hosts`] and [`authorized`] read texts; this joins them with the files.
+//! in the machine's. `known_hosts` and `authorized` read texts; this joins them with the files.
 
 mod authorized;
 mod files;
